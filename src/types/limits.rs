@@ -1,0 +1,49 @@
+//! Every bound of the server, with unit and reason. Reaching one has a defined, visible effect.
+
+use std::time::Duration;
+
+/// `jute.maxbuffer`: largest accepted frame payload, bytes. Longer: the connection closes.
+pub const FRAME_BYTES_MAX: usize = 0xf_ffff;
+
+/// Bytes that a frame of a txn may add to the client's own (`jute.maxbuffer.extrasize`), so that what a client
+/// may send can always be read back.
+pub const EXTRA_BYTES_MAX: usize = FRAME_BYTES_MAX;
+
+/// Smallest frame: a `RequestHeader`.
+pub const REQUEST_HEADER_BYTES: usize = 8;
+
+/// Bytes waiting for a client that does not read. Beyond it the shard stops reading requests from that connection;
+/// a client that then takes nothing for one session timeout is disconnected.
+pub const UNSENT_BYTES_PAUSE: usize = 4 << 20;
+
+/// Bytes waiting for one client beyond which it is disconnected at once: events keep coming
+/// although requests are no longer read.
+pub const UNSENT_BYTES_MAX: usize = 64 << 20;
+
+/// Requests of one connection that may wait for their turn (`globalOutstandingLimit` bounds all of them together).
+pub const PENDING_PER_CONNECTION_MAX: usize = 4096;
+
+/// Bytes of requests of one connection that may wait for their turn.
+pub const PENDING_BYTES_PER_CONNECTION_MAX: usize = 8 << 20;
+
+/// Batches that a shard may have on their way to the zab core. A full queue stops reading sockets.
+pub const BATCHES_PER_SHARD_MAX: usize = 64;
+
+/// Bytes of requests in one batch from a shard to the zab core: a batch is sent when it reaches this.
+pub const BATCH_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of the log that may be on their way to the disk; also the distance from the end of a log within which
+/// damage is a torn tail and beyond which it is rot.
+pub const LOG_IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
+
+/// A durable write that takes longer stops the process: whoever waits for it has long gone elsewhere.
+pub const FLUSH_LIMIT: Duration = Duration::from_secs(60);
+
+/// Txns that recovery, reclaiming or a scan may handle before it lets other work on its core go first.
+pub const SLICE_TXNS: usize = 1024;
+
+/// A shard that has not adopted a publication for so long is a dead thread: the process stops.
+pub const SHARD_STALL_LIMIT: Duration = Duration::from_secs(30);
+
+const _: () = assert!(UNSENT_BYTES_PAUSE < UNSENT_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX <= LOG_IN_FLIGHT_BYTES_MAX);

@@ -1,0 +1,6 @@
+//! Bytes ⇄ values: jute, the client protocol, transactions.
+//! Never: sockets, files, or an opinion about what a request should do.
+//! Owner: none; called on whichever core holds the bytes.
+//! Start at `jute.rs`, then `client.rs`.
+
+pub mod jute;
