@@ -3,4 +3,5 @@
 //! Owner: none; called on whichever core holds the bytes.
 //! Start at `jute.rs`, then `client.rs`.
 
+pub mod client;
 pub mod jute;
