@@ -5,3 +5,4 @@
 
 pub mod client;
 pub mod jute;
+pub mod txn;
