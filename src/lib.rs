@@ -1,2 +1,4 @@
+pub mod tree;
 pub mod types;
 pub mod wire;
+pub mod zab;
