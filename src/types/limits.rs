@@ -32,6 +32,20 @@ pub const BATCHES_PER_SHARD_MAX: usize = 64;
 /// Bytes of requests in one batch from a shard to the zab core: a batch is sent when it reaches this.
 pub const BATCH_BYTES_MAX: usize = 256 << 10;
 
+/// Memory of the ids that auth packets add to one connection, bytes. The packet beyond it fails, as one that no
+/// provider accepts: every id is compared in every check, and none is ever taken away.
+pub const AUTH_BYTES_PER_CONNECTION_MAX: usize = 64 << 10;
+
+/// Length of all paths watched in one shard, bytes. Beyond it, whoever asks for another is disconnected: clients may
+/// watch any number of paths of any length, and ZooKeeper itself would run out of memory.
+pub const WATCHED_PATH_BYTES_MAX: usize = 4 << 30;
+/// Bytes of paths and replies in one publication: beyond it the next txn starts another.
+pub const BLOCK_BYTES_MAX: usize = 1 << 20;
+
+/// Send buffers that a shard keeps for the next replies: how many, and up to which size, bytes.
+pub const KEPT_BUFFERS: usize = 256;
+pub const KEPT_BUFFER_BYTES: usize = 64 << 10;
+
 /// Bytes of the log that may be on their way to the disk; also the distance from the end of a log within which
 /// damage is a torn tail and beyond which it is rot.
 pub const LOG_IN_FLIGHT_BYTES_MAX: usize = 8 << 20;

@@ -9,5 +9,6 @@ pub mod ids;
 pub mod limits;
 pub mod path;
 pub mod stat;
+pub mod summary;
 pub mod time;
 pub mod zxid;

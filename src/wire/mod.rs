@@ -4,5 +4,6 @@
 //! Start at `jute.rs`, then `client.rs`.
 
 pub mod client;
+pub mod client_encode;
 pub mod jute;
 pub mod txn;
