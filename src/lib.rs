@@ -65,4 +65,6 @@
 
 pub mod types;
 
+pub mod config;
+
 pub mod wire;
