@@ -68,3 +68,7 @@ pub mod types;
 pub mod config;
 
 pub mod wire;
+
+pub mod tree;
+
+pub mod zab;

@@ -1,0 +1,160 @@
+//! The tree as a snapshot and a log hold it: loading, and what is put right before serving.
+
+use std::collections::BTreeSet;
+
+use ahash::AHashMap;
+
+use super::effects::Effects;
+use super::store::{DataChange, TTL_NODES};
+use super::{Tree, TreeSettings};
+use crate::types::acl::{Acl, AclList};
+use crate::types::ids::SessionId;
+use crate::types::path;
+use crate::types::stat::{OwnerKind, StatPersisted};
+use crate::types::zxid::Zxid;
+use crate::wire::txn::{Txn, TxnHeader};
+
+/// One znode of a snapshot. The root has the empty path.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadedNode<'a> {
+    pub path: &'a str,
+    pub data: Option<&'a [u8]>,
+    /// Into the snapshot's lists; -1 is the open list.
+    pub acl: i64,
+    pub stat: StatPersisted,
+}
+
+/// Records freed per replayed txn: more than one txn makes.
+const RECLAIMED_PER_TXN: usize = 16;
+
+/// `aclId` of the open list.
+const OPEN_ACL: i64 = -1;
+
+/// Fills a tree from a snapshot.
+pub struct Loading {
+    tree: Tree,
+    acls: AHashMap<i64, AclList>,
+    /// Znodes whose list the snapshot does not have: a txn behind it sets it right, or nobody may touch them.
+    unresolved: Vec<String>,
+    owners: BTreeSet<i64>,
+}
+
+impl Loading {
+    pub fn new(settings: TreeSettings) -> Loading {
+        Loading { tree: Tree::empty(settings), acls: AHashMap::new(), unresolved: Vec::new(), owners: BTreeSet::new() }
+    }
+
+    pub fn session(&mut self, session: SessionId, timeout_ms: i32) {
+        self.tree.store.set_session(session.0, timeout_ms);
+    }
+
+    pub fn acl(&mut self, id: i64, list: AclList) {
+        self.acls.insert(id, list);
+    }
+
+    /// Errors: the snapshot is not valid.
+    pub fn node(&mut self, node: LoadedNode<'_>) -> Result<(), String> {
+        let acl = match self.acls.get(&node.acl) {
+            Some(list) => list.clone(),
+            None if node.acl == OPEN_ACL => AclList::Open,
+            None => {
+                self.unresolved.push(node.path.to_owned());
+                nobody()
+            }
+        };
+        if node.path.is_empty() {
+            self.root(&node, &acl);
+            return Ok(());
+        }
+        let owner = self.tree.owner_key(node.stat.ephemeral_owner);
+        self.owners.extend(owner);
+        self.tree
+            .store
+            .create(node.path, node.data, &acl, &node.stat, owner)
+            .map_err(|error| format!("znode {}: {error:?}", node.path))?;
+        self.tree.add_digest(node.path);
+        Ok(())
+    }
+
+    fn root(&mut self, node: &LoadedNode<'_>, acl: &AclList) {
+        let stat = node.stat;
+        let change = DataChange { mzxid: stat.mzxid, mtime: stat.mtime, version: stat.version };
+        self.tree.exchange(path::ROOT, |store| {
+            store.set_data(path::ROOT, node.data, change)?;
+            store.set_acl(path::ROOT, acl, stat.aversion)?;
+            store.set_directory(path::ROOT, stat.pzxid, stat.cversion)
+        });
+    }
+
+    /// The snapshot is whole: its state is that of `zxid`, and txns behind it can be applied.
+    pub fn finish(mut self, zxid: Zxid) -> Loaded {
+        self.tree.recount_quotas();
+        if zxid > Zxid::ZERO {
+            self.tree.begin(zxid);
+        }
+        Loaded { tree: self.tree, unresolved: self.unresolved, owners: self.owners }
+    }
+}
+
+/// A tree from a snapshot, to which the log's txns are applied.
+pub struct Loaded {
+    pub tree: Tree,
+    unresolved: Vec<String>,
+    /// Every key that ever owned a znode here.
+    owners: BTreeSet<i64>,
+}
+
+/// What was put right, or has to be told, before a recovered tree serves.
+#[derive(Debug, Default)]
+pub struct Repairs {
+    /// Paths whose ACL could not be found anywhere: only a super user gets at them.
+    pub without_acl: Vec<String>,
+    /// Ephemerals of sessions that nobody knows: deleted, without a txn, as Java does.
+    pub orphans: Vec<String>,
+}
+
+impl Loaded {
+    /// A tree without a history.
+    pub fn fresh(settings: TreeSettings) -> Loaded {
+        Loaded { tree: Tree::fresh(settings), unresolved: Vec::new(), owners: BTreeSet::new() }
+    }
+
+    /// A txn of the log.
+    pub fn apply(&mut self, header: &TxnHeader, txn: &Txn<'_>, effects: &mut Effects) {
+        if matches!(txn, Txn::Create(_) | Txn::Create2(_) | Txn::CreateTtl { .. } | Txn::Multi(_)) {
+            self.owners.insert(header.session.0);
+        }
+        // The newest version stays open: what `finish` puts right becomes part of it.
+        self.tree.publish(self.tree.head());
+        let mark = effects.begin();
+        self.tree.apply(header, txn, effects);
+        effects.take_back(mark);
+        self.tree.reclaim(RECLAIMED_PER_TXN);
+    }
+
+    /// An owner that is a TTL node's while `extendedTypesEnabled` is off: it would be taken for an ephemeral of nobody
+    /// and deleted.
+    pub fn has_ttl_without_option(&self) -> bool {
+        let is_ttl = |owner: &i64| matches!(OwnerKind::of(*owner, true), OwnerKind::Ttl(_));
+        !self.tree.settings.extended_types && self.owners.iter().any(is_ttl)
+    }
+
+    /// The log is replayed: deletes orphans at the head.
+    pub fn finish(mut self) -> (Tree, Repairs) {
+        let tree = &self.tree;
+        self.unresolved.retain(|path| tree.store.get(path).is_some_and(|node| *node.acl() == nobody()));
+        let is_unknown = |owner: &i64| {
+            let kind = OwnerKind::of(*owner, tree.settings.extended_types);
+            *owner != TTL_NODES && matches!(kind, OwnerKind::Session(_)) && tree.store.session(*owner).is_none()
+        };
+        let unknown: Vec<i64> = self.owners.iter().copied().filter(is_unknown).collect();
+        let orphans: Vec<String> = unknown.into_iter().flat_map(|owner| self.tree.owned_paths(owner)).collect();
+        self.tree.delete_unlogged(&orphans);
+        (self.tree, Repairs { without_acl: self.unresolved, orphans })
+    }
+}
+
+/// An ACL that grants nothing: only a super user gets past it.
+fn nobody() -> AclList {
+    AclList::from_vec(vec![Acl::new(0, "world", "anyone")])
+}
