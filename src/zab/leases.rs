@@ -22,6 +22,11 @@ struct Lease {
     closing: bool,
 }
 
+/// How often shards report whom they heard from.
+pub fn report_delay(tick: Duration) -> Duration {
+    tick / 4
+}
+
 /// What a request's session is worth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SessionState {
@@ -49,13 +54,8 @@ impl Leases {
             leases: AHashMap::new(),
             buckets: BTreeMap::new(),
             granularity: (tick / 2).max(Duration::from_millis(1)),
-            report_delay: tick / 4,
+            report_delay: report_delay(tick),
         }
-    }
-
-    /// How often shards report whom they heard from.
-    pub fn report_delay(&self) -> Duration {
-        self.report_delay
     }
 
     pub fn len(&self) -> usize {
