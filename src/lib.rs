@@ -71,4 +71,6 @@ pub mod wire;
 
 pub mod tree;
 
+pub mod storage;
+
 pub mod zab;
