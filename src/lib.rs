@@ -74,3 +74,5 @@ pub mod tree;
 pub mod storage;
 
 pub mod zab;
+
+pub mod shard;

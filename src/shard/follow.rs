@@ -1,0 +1,150 @@
+//! Following what the zab core publishes: events, then the answer, then the reads that waited for it.
+//!
+//! Txns are walked in order. For each, its events go out before its reply, and before anything that is read at its
+//! version or later; the reads of that session that stood behind the write are served exactly at its version.
+
+use super::auth::AuthIds;
+use super::connection::{Connection, Phase};
+use super::machine::{Desk, Next, Output, Shard};
+use super::stats::{OpKind, Response};
+use super::watch::Fired;
+use crate::tree::access;
+use crate::tree::publication::{Block, Change, Origin, PublishedTxn, SessionChange};
+use crate::tree::{version_of, zxid_of};
+use crate::types::acl::{AclList, perms};
+use crate::types::ids::{ConnectionId, SessionId};
+use crate::types::time::Time;
+use crate::types::zxid::Zxid;
+use crate::wire::client::{self, EventType, OpCode};
+
+impl Shard {
+    /// Walks every block that was linked since.
+    pub(super) fn follow(&mut self, now: Time, out: &mut Vec<Output>) {
+        while self.desk.cursor.advance() {
+            let cursor = self.desk.cursor.clone();
+            let block = cursor.block();
+            for txn in &block.txns {
+                self.follow_txn(now, block, txn, out);
+            }
+            if let Some(last) = block.last() {
+                self.desk.adopt(last);
+            }
+            self.desk.is_moving = true;
+        }
+    }
+
+    fn follow_txn(&mut self, now: Time, block: &Block, txn: &PublishedTxn, out: &mut Vec<Output>) {
+        if self.desk.watches.paths() > 0 {
+            for change in block.changes(txn) {
+                self.fire(txn.zxid, block, change);
+            }
+        }
+        if let Some(origin) = txn.origin.filter(|origin| origin.shard == self.desk.settings.id) {
+            self.answer(now, block, txn, origin, out);
+        }
+        if let SessionChange::Closed(session) = txn.session {
+            self.on_session_closed(session, out);
+        }
+    }
+
+    fn fire(&mut self, zxid: Zxid, block: &Block, change: &Change) {
+        let mut fired = std::mem::take(&mut self.desk.fired);
+        fired.clear();
+        self.desk.watches.fire(change.kind, block.path(change), &mut fired);
+        self.notify(zxid, change, &fired);
+        self.desk.fired = fired;
+    }
+
+    fn notify(&mut self, zxid: Zxid, change: &Change, fired: &Fired) {
+        for step in fired.steps() {
+            let acl = match step.event {
+                EventType::NodeChildrenChanged => &change.parent_acl,
+                EventType::NodeCreated | EventType::NodeDeleted | EventType::NodeDataChanged => &change.acl,
+            };
+            for id in step.connections {
+                let Some(connection) = self.connections.get_mut(id) else { continue };
+                if self.desk.may_read(acl, &connection.auth) {
+                    client::put_notification(&mut connection.out, zxid.as_i64(), step.event, step.path);
+                    connection.stats.packets_sent += 1;
+                    self.desk.stats.packets_sent += 1;
+                    self.desk.mark_dirty(connection);
+                }
+            }
+        }
+    }
+
+    /// The answer to one of this shard's own: a reply, or a session.
+    fn answer(&mut self, now: Time, block: &Block, txn: &PublishedTxn, origin: Origin, out: &mut Vec<Output>) {
+        let Some(connection) = self.connections.get_mut(&origin.connection) else { return };
+        let desk = &mut self.desk;
+        if let SessionChange::Opened { session, timeout_ms } = txn.session {
+            desk.adopt(txn.zxid);
+            return desk.establish(connection, session, timeout_ms);
+        }
+        let Some((op, xid, since)) = connection.take_write() else { return };
+        desk.outstanding -= 1;
+        connection.out.extend_from_slice(block.reply(txn));
+        desk.count_answer(connection, op, xid, txn.zxid, since, now);
+        desk.mark_dirty(connection);
+        if connection.has_read_in_front() {
+            desk.adopt(txn.zxid);
+            while let Some((payload, since)) = connection.take_read() {
+                desk.serve_read(now, connection, since, &payload);
+            }
+        }
+        if let Phase::Closing { .. } = connection.phase
+            && matches!(txn.session, SessionChange::Closed(_))
+        {
+            self.carry_out(origin.connection, Next::CloseWhenSent, out);
+        }
+    }
+
+    /// The session is over. Whoever closed it has its reply before the connection ends; an expired one ends without a
+    /// word.
+    fn on_session_closed(&mut self, session: SessionId, out: &mut Vec<Output>) {
+        let Some(id) = self.desk.sessions.remove(&session) else { return };
+        if self.connections.get(&id).is_some_and(|connection| !connection.closes_when_sent) {
+            self.close_expired(id, out);
+        }
+    }
+
+    fn close_expired(&mut self, id: ConnectionId, out: &mut Vec<Output>) {
+        // Events of its own ephemerals still go out.
+        self.carry_out(id, Next::CloseWhenSent, out);
+    }
+}
+
+impl Desk {
+    /// Serves from this version on. Versions only rise.
+    pub fn adopt(&mut self, zxid: Zxid) {
+        if self.version() < zxid {
+            self.reader.adopt(version_of(zxid));
+        }
+    }
+
+    /// What this shard serves.
+    pub fn version(&self) -> Zxid {
+        zxid_of(self.reader.version())
+    }
+
+    /// What it may adopt.
+    pub fn published(&self) -> Zxid {
+        zxid_of(self.reader.published())
+    }
+
+    pub fn count_answer(&mut self, c: &mut Connection, op: OpCode, cxid: i32, zxid: Zxid, since: Time, now: Time) {
+        let latency_us = u32::try_from(now.saturating_since(since).as_micros()).unwrap_or(u32::MAX);
+        c.stats.packets_sent += 1;
+        self.stats.packets_sent += 1;
+        let Some(kind) = OpKind::of(op) else { return };
+        self.stats.op_counts.record(kind);
+        let summary = if op.is_write() { &mut self.stats.updatelatency } else { &mut self.stats.readlatency };
+        summary.record(latency_us);
+        let response = Response { op: kind, cxid, zxid: zxid.as_i64(), now_ms: now.as_ms(), latency_us };
+        c.stats.record_response(&response);
+    }
+
+    pub fn may_read(&self, acl: &AclList, auth: &AuthIds) -> bool {
+        access::check(acl, perms::READ, auth.ids(), &self.settings.access)
+    }
+}

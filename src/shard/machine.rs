@@ -1,0 +1,570 @@
+//! The machine of one shard core.
+//!
+//! A turn is: publications first (so that requests see the newest version), then what the sockets brought, then
+//! `EndOfTurn`, which hands out one send per connection and one batch for the zab core.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+
+use super::auth::{AuthIds, AuthSettings};
+use super::connection::{Connection, Frame, Phase, Waiting, split_frame};
+use super::messages::{Ask, Batch, Forwarded, Tell};
+use super::stats::ShardStats;
+use super::watch::{Fired, WatchTable};
+use crate::tree::access::AccessSettings;
+use crate::tree::publication::{Cursor, Span};
+use crate::tree::store::Reader as TreeReader;
+use crate::types::error_code::ErrorCode;
+use crate::types::ids::{ConnectionId, SessionId, ShardId};
+use crate::types::limits;
+use crate::types::time::{Time, WallTime};
+use crate::wire::client::{self, AuthPacket, OpCode, RequestHeader};
+use crate::wire::jute::{Reader, Write};
+
+/// Reply zxid of an unknown opcode.
+const NO_ZXID: i64 = -1;
+
+/// What of the configuration a shard needs.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    pub id: ShardId,
+    /// `jute.maxbuffer`, bytes.
+    pub payload_bytes_max: usize,
+    pub session_timeout_min_ms: i32,
+    pub session_timeout_max_ms: i32,
+    /// This shard's part of `globalOutstandingLimit`.
+    pub outstanding_max: usize,
+    /// `nio.sessionlessCnxnTimeout`.
+    pub sessionless_timeout: Duration,
+    /// How often the zab core hears who was heard from.
+    pub touch_report_delay: Duration,
+    /// `extendedTypesEnabled`.
+    pub extended_types: bool,
+    pub auth: AuthSettings,
+    pub access: AccessSettings,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    Accepted {
+        connection: ConnectionId,
+        peer: SocketAddr,
+        wall: WallTime,
+    },
+    Received {
+        connection: ConnectionId,
+        bytes: &'a [u8],
+    },
+    /// A send is done; its buffer comes back.
+    Sent {
+        connection: ConnectionId,
+        buffer: Vec<u8>,
+    },
+    /// The peer sends no more.
+    EndOfStream {
+        connection: ConnectionId,
+    },
+    /// The peer is gone.
+    Closed {
+        connection: ConnectionId,
+    },
+    /// There is something new to follow.
+    Published,
+    Told(Tell),
+    /// The text for a connection that is no client's.
+    Respond {
+        connection: ConnectionId,
+        text: Vec<u8>,
+    },
+    /// The queue to the zab core is full, or has room again.
+    ZabIsFull(bool),
+    /// Everything that came with this wake-up has been stepped.
+    EndOfTurn,
+    Timeout,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Output {
+    /// At most one per connection until `Sent`.
+    Send {
+        connection: ConnectionId,
+        bytes: Vec<u8>,
+    },
+    /// Stop reading the socket, or go on.
+    Pause(ConnectionId),
+    Resume(ConnectionId),
+    /// Once what was sent is out.
+    Close(ConnectionId),
+    /// At once.
+    Abort(ConnectionId),
+    Ask(Batch),
+    /// The first bytes of a connection are no frame: a four-letter word, HTTP, TLS, or garbage.
+    Unframed {
+        connection: ConnectionId,
+        bytes: Vec<u8>,
+    },
+}
+
+/// What becomes of a frame, and of its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    Done,
+    /// Not yet: it stays where it is.
+    Hold,
+    Close,
+    CloseWhenSent,
+}
+
+pub struct Shard {
+    pub(super) connections: AHashMap<ConnectionId, Box<Connection>>,
+    pub(super) desk: Desk,
+}
+
+/// Everything of a shard but its connections, so that one of them can be served while the rest stands by.
+pub(super) struct Desk {
+    pub settings: ShardSettings,
+    pub reader: TreeReader,
+    pub cursor: Cursor,
+    pub watches: WatchTable,
+    pub fired: Fired,
+    pub sessions: AHashMap<SessionId, ConnectionId>,
+    batch: Batch,
+    is_zab_full: bool,
+    /// Writes that were forwarded and not answered.
+    pub outstanding: usize,
+    dirty: Vec<ConnectionId>,
+    held: Vec<ConnectionId>,
+    /// Something was answered or adopted since the held ones were last looked at.
+    pub is_moving: bool,
+    touched: Vec<ConnectionId>,
+    report_at: Option<Time>,
+    sessionless: VecDeque<(Time, ConnectionId)>,
+    sending: VecDeque<(Time, ConnectionId)>,
+    spare: Vec<Vec<u8>>,
+    pub stats: ShardStats,
+}
+
+impl Shard {
+    /// `seed` keys the hash tables.
+    pub fn new(settings: ShardSettings, reader: TreeReader, cursor: Cursor, seed: [u64; 4]) -> Shard {
+        let desk = Desk {
+            settings,
+            reader,
+            cursor,
+            watches: WatchTable::new(seed),
+            fired: Fired::default(),
+            sessions: AHashMap::new(),
+            batch: Batch::default(),
+            is_zab_full: false,
+            outstanding: 0,
+            dirty: Vec::new(),
+            held: Vec::new(),
+            is_moving: false,
+            touched: Vec::new(),
+            report_at: None,
+            sessionless: VecDeque::new(),
+            sending: VecDeque::new(),
+            spare: Vec::new(),
+            stats: ShardStats::default(),
+        };
+        Shard { connections: AHashMap::new(), desk }
+    }
+
+    pub fn step(&mut self, now: Time, input: Input<'_>, out: &mut Vec<Output>) {
+        match input {
+            Input::Accepted { connection, peer, wall } => self.on_accepted(now, connection, peer, wall),
+            Input::Received { connection, bytes } => self.on_received(now, connection, bytes, out),
+            Input::Sent { connection, buffer } => self.on_sent(connection, buffer, out),
+            Input::EndOfStream { connection } => self.on_end_of_stream(connection, out),
+            Input::Closed { connection } => self.forget(connection),
+            Input::Published => self.follow(now, out),
+            Input::Told(tell) => self.on_told(tell, out),
+            Input::Respond { connection, text } => self.on_respond(connection, &text, out),
+            Input::ZabIsFull(is_full) => {
+                self.desk.is_moving |= self.desk.is_zab_full && !is_full;
+                self.desk.is_zab_full = is_full;
+            }
+            Input::EndOfTurn => self.end_turn(now, out),
+            Input::Timeout => self.on_timeout(now, out),
+        }
+    }
+
+    /// When `Timeout` should come.
+    pub fn deadline(&self) -> Option<Time> {
+        let desk = &self.desk;
+        let fronts = [desk.sessionless.front(), desk.sending.front()].into_iter().flatten().map(|(at, _)| *at);
+        fronts.chain(desk.report_at).min()
+    }
+
+    /// A spent batch, for its memory.
+    pub fn recycle(&mut self, mut batch: Batch) {
+        batch.clear();
+        if self.desk.batch.asks.capacity() == 0 {
+            self.desk.batch = batch;
+        }
+    }
+
+    fn on_accepted(&mut self, now: Time, id: ConnectionId, peer: SocketAddr, wall: WallTime) {
+        let auth = Arc::new(AuthIds::of_peer(peer));
+        self.connections.insert(id, Box::new(Connection::new(id, peer, auth, wall)));
+        self.desk.sessionless.push_back((now + self.desk.settings.sessionless_timeout, id));
+    }
+
+    fn on_received(&mut self, now: Time, id: ConnectionId, bytes: &[u8], out: &mut Vec<Output>) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let next = self.desk.receive(now, connection, bytes, out);
+        self.carry_out(id, next, out);
+    }
+
+    /// A client that sends no more gets its answers no more either, as in ZooKeeper; `echo ruok | nc` gets its own.
+    fn on_end_of_stream(&mut self, id: ConnectionId, out: &mut Vec<Output>) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        if connection.phase != Phase::Command && !connection.closes_when_sent {
+            self.carry_out(id, Next::Close, out);
+        }
+    }
+
+    /// A close that a frame, a reply or a rule asked for.
+    pub(super) fn carry_out(&mut self, id: ConnectionId, next: Next, out: &mut Vec<Output>) {
+        match next {
+            Next::Done | Next::Hold => {}
+            Next::Close => {
+                self.forget(id);
+                out.push(Output::Close(id));
+            }
+            Next::CloseWhenSent => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.closes_when_sent = true;
+                    self.desk.mark_dirty(connection);
+                }
+            }
+        }
+    }
+
+    /// The connection is gone, or is about to be; its session lives on.
+    pub(super) fn forget(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        let desk = &mut self.desk;
+        desk.watches.close(id);
+        desk.outstanding -= connection.writes_outstanding();
+        desk.is_moving = true;
+        if let Some(session) = connection.session()
+            && desk.sessions.get(&session) == Some(&id)
+        {
+            desk.sessions.remove(&session);
+            desk.batch.asks.push(Ask::Detached { connection: id, session });
+        }
+    }
+
+    fn on_sent(&mut self, id: ConnectionId, buffer: Vec<u8>, out: &mut Vec<Output>) {
+        self.desk.recycle_buffer(buffer);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.sending_since = None;
+        if !connection.out.is_empty() {
+            self.desk.mark_dirty(connection);
+        } else if connection.closes_when_sent {
+            self.carry_out(id, Next::Close, out);
+        } else if connection.is_paused {
+            self.desk.is_moving = true;
+        }
+    }
+
+    fn on_told(&mut self, tell: Tell, out: &mut Vec<Output>) {
+        match tell {
+            Tell::Renewed { connection: id, session, timeout_ms, is_alive } => {
+                let Some(connection) = self.connections.get_mut(&id) else { return };
+                let next = self.desk.on_renewed(connection, session, timeout_ms, is_alive);
+                self.carry_out(id, next, out);
+            }
+            Tell::Detach { connection: id } => {
+                let Some(connection) = self.connections.get(&id) else { return };
+                if let Some(session) = connection.session()
+                    && self.desk.sessions.get(&session) == Some(&id)
+                {
+                    // The session is another connection's now: nobody is to be told that it lost this one.
+                    self.desk.sessions.remove(&session);
+                }
+                self.carry_out(id, Next::Close, out);
+            }
+        }
+    }
+
+    fn on_respond(&mut self, id: ConnectionId, text: &[u8], out: &mut Vec<Output>) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if text.is_empty() {
+            return self.carry_out(id, Next::Close, out);
+        }
+        connection.out.extend_from_slice(text);
+        self.carry_out(id, Next::CloseWhenSent, out);
+    }
+
+    fn end_turn(&mut self, now: Time, out: &mut Vec<Output>) {
+        if std::mem::take(&mut self.desk.is_moving) {
+            self.look_at_held(now, out);
+        }
+        self.send_all(now, out);
+        if self.desk.report_at.is_some_and(|at| at <= now) {
+            self.report_touches();
+        }
+        if !self.desk.batch.is_empty() && !self.desk.is_zab_full {
+            out.push(Output::Ask(std::mem::take(&mut self.desk.batch)));
+        }
+    }
+
+    /// Serves what was kept of connections that had to wait, and reads their sockets again.
+    fn look_at_held(&mut self, now: Time, out: &mut Vec<Output>) {
+        for id in std::mem::take(&mut self.desk.held) {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            connection.is_paused = false;
+            let before = out.len();
+            let next = self.desk.receive(now, connection, &[], out);
+            if connection.is_paused {
+                // Held again: the socket was not told otherwise meanwhile.
+                out.truncate(before);
+            } else {
+                out.push(Output::Resume(id));
+            }
+            self.carry_out(id, next, out);
+        }
+    }
+
+    fn send_all(&mut self, now: Time, out: &mut Vec<Output>) {
+        for id in std::mem::take(&mut self.desk.dirty) {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            connection.is_dirty = false;
+            if connection.sending_since.is_some() {
+                if connection.out.len() > limits::UNSENT_BYTES_MAX {
+                    self.forget(id);
+                    out.push(Output::Abort(id));
+                }
+                continue;
+            }
+            if connection.out.is_empty() {
+                if connection.closes_when_sent {
+                    self.carry_out(id, Next::Close, out);
+                }
+                continue;
+            }
+            let spare = self.desk.spare.pop().unwrap_or_default();
+            let bytes = std::mem::replace(&mut connection.out, spare);
+            connection.sending_since = Some(now);
+            self.desk.sending.push_back((now + self.desk.patience(connection), id));
+            out.push(Output::Send { connection: id, bytes });
+        }
+    }
+
+    fn report_touches(&mut self) {
+        self.desk.report_at = None;
+        for id in std::mem::take(&mut self.desk.touched) {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.is_touched = false;
+                self.desk.batch.touched.extend(connection.session());
+            }
+        }
+    }
+
+    fn on_timeout(&mut self, now: Time, out: &mut Vec<Output>) {
+        while let Some((at, id)) = self.desk.sessionless.front().copied()
+            && at <= now
+        {
+            self.desk.sessionless.pop_front();
+            if self.connections.get(&id).is_some_and(|c| matches!(c.phase, Phase::New | Phase::Command)) {
+                self.carry_out(id, Next::Close, out);
+            }
+        }
+        // A client that takes nothing for a whole session timeout is not there.
+        while let Some((at, id)) = self.desk.sending.front().copied()
+            && at <= now
+        {
+            self.desk.sending.pop_front();
+            let Some(connection) = self.connections.get(&id) else { continue };
+            let Some(since) = connection.sending_since else { continue };
+            let patience = self.desk.patience(connection);
+            if since + patience <= now {
+                self.forget(id);
+                out.push(Output::Abort(id));
+            } else {
+                self.desk.sending.push_back((since + patience, id));
+            }
+        }
+    }
+}
+
+impl Desk {
+    /// Takes bytes off the socket and serves the frames that are whole.
+    fn receive(&mut self, now: Time, c: &mut Connection, bytes: &[u8], out: &mut Vec<Output>) -> Next {
+        let next = if c.inbound.is_empty() {
+            let (consumed, next) = self.serve_stream(now, c, bytes, out);
+            c.inbound.extend_from_slice(&bytes[consumed..]);
+            next
+        } else {
+            c.inbound.extend_from_slice(bytes);
+            let inbound = std::mem::take(&mut c.inbound);
+            let (consumed, next) = self.serve_stream(now, c, &inbound, out);
+            c.inbound = inbound;
+            c.consume_inbound(consumed);
+            next
+        };
+        if next == Next::Hold && !c.is_paused {
+            c.is_paused = true;
+            self.held.push(c.id);
+            out.push(Output::Pause(c.id));
+        }
+        next
+    }
+
+    /// Serves frames off the front of `bytes`; returns how much it took.
+    fn serve_stream(&mut self, now: Time, c: &mut Connection, bytes: &[u8], out: &mut Vec<Output>) -> (usize, Next) {
+        let mut at = 0;
+        while at < bytes.len() {
+            if c.closes_when_sent || matches!(c.phase, Phase::Closing { .. } | Phase::Command) {
+                return (bytes.len(), Next::Done);
+            }
+            if self.must_hold(c) {
+                return (at, Next::Hold);
+            }
+            let payload = match split_frame(&bytes[at..], self.settings.payload_bytes_max) {
+                Frame::Whole(payload) => payload,
+                Frame::Incomplete => break,
+                Frame::Bad if c.phase == Phase::New && at == 0 => {
+                    c.phase = Phase::Command;
+                    out.push(Output::Unframed { connection: c.id, bytes: bytes.to_vec() });
+                    return (bytes.len(), Next::Done);
+                }
+                Frame::Bad => return (at, Next::Close),
+            };
+            let next = match c.phase {
+                Phase::New => self.on_connect_request(c, payload),
+                Phase::Established { session, .. } => self.on_request(now, c, session, payload),
+                Phase::Connecting { .. } | Phase::Closing { .. } | Phase::Command => Next::Done,
+            };
+            match next {
+                Next::Done => at += 4 + payload.len(),
+                Next::Hold => return (at, Next::Hold),
+                Next::Close | Next::CloseWhenSent => return (bytes.len(), next),
+            }
+        }
+        (at, Next::Done)
+    }
+
+    fn must_hold(&self, c: &Connection) -> bool {
+        matches!(c.phase, Phase::Connecting { .. })
+            || c.is_full()
+            || self.is_zab_full
+            || self.batch.bytes.len() >= limits::BATCH_BYTES_MAX
+            || (self.outstanding > self.settings.outstanding_max && c.is_waiting())
+    }
+
+    fn on_request(&mut self, now: Time, c: &mut Connection, session: SessionId, payload: &[u8]) -> Next {
+        let mut body = Reader::with_limit(payload, 2 * self.settings.payload_bytes_max);
+        let Ok(header) = RequestHeader::decode(&mut body) else { return Next::Close };
+        let Some(op) = OpCode::from_i32(header.op).filter(|op| *op != OpCode::Check) else {
+            client::put_reply(&mut c.out, header.xid, NO_ZXID, ErrorCode::Unimplemented);
+            return Next::CloseWhenSent;
+        };
+        if op == OpCode::Sync && !c.is_waiting() && self.is_behind() {
+            return Next::Hold;
+        }
+        c.stats.packets_received += 1;
+        self.stats.packets_received += 1;
+        match op {
+            OpCode::Auth => return self.on_auth(c, header.xid, &mut body),
+            OpCode::Sasl => {
+                self.refuse_sasl(c, header.xid);
+                return Next::Done;
+            }
+            _ => {}
+        }
+        if !self.settings.auth.is_admitted(&c.auth) {
+            client::put_reply(&mut c.out, header.xid, 0, ErrorCode::SessionClosedRequireSaslAuth);
+            return Next::CloseWhenSent;
+        }
+        self.touch(now, c);
+        if op.is_write() {
+            self.forward(now, c, session, header.xid, op, body.rest());
+        } else if c.is_waiting() {
+            c.wait(Waiting::Read { payload: payload.into(), since: now });
+        } else {
+            self.serve_read(now, c, now, payload);
+        }
+        Next::Done
+    }
+
+    /// Whether there are versions that this shard has not adopted.
+    pub fn is_behind(&self) -> bool {
+        self.version() < self.published()
+    }
+
+    fn forward(&mut self, now: Time, c: &mut Connection, session: SessionId, xid: i32, op: OpCode, body: &[u8]) {
+        let start = self.batch.bytes.len();
+        self.batch.bytes.extend_from_slice(body);
+        let body = Span::new(start..self.batch.bytes.len());
+        let auth = Arc::clone(&c.auth);
+        self.batch.asks.push(Ask::Write(Forwarded { connection: c.id, session, xid, op, body, auth }));
+        c.wait(Waiting::Write { op, xid, since: now });
+        self.outstanding += 1;
+        if op == OpCode::CloseSession {
+            c.phase = Phase::Closing { session };
+        }
+    }
+
+    /// Takes effect for everything read after it, and its reply may overtake.
+    fn on_auth(&mut self, c: &mut Connection, xid: i32, body: &mut Reader<'_>) -> Next {
+        let Ok(packet) = AuthPacket::decode(body) else {
+            client::put_reply(&mut c.out, xid, 0, ErrorCode::AuthFailed);
+            return Next::CloseWhenSent;
+        };
+        self.mark_dirty(c);
+        self.authenticate(c, xid, &packet)
+    }
+
+    /// This server has no SASL: an empty answer, and the client goes on without.
+    fn refuse_sasl(&mut self, c: &mut Connection, xid: i32) {
+        client::put_frame(&mut c.out, |out| {
+            client::put_reply_header(out, xid, 0, ErrorCode::Ok);
+            out.put_buffer(None);
+        });
+        self.mark_dirty(c);
+    }
+
+    fn touch(&mut self, now: Time, c: &mut Connection) {
+        if !c.is_touched {
+            c.is_touched = true;
+            self.touched.push(c.id);
+            self.report_at.get_or_insert(now + self.settings.touch_report_delay);
+        }
+    }
+
+    pub fn ask(&mut self, ask: Ask) {
+        self.batch.asks.push(ask);
+    }
+
+    /// It has something to send, or to close.
+    pub fn mark_dirty(&mut self, c: &mut Connection) {
+        if !c.is_dirty {
+            c.is_dirty = true;
+            self.dirty.push(c.id);
+        }
+    }
+
+    fn recycle_buffer(&mut self, mut buffer: Vec<u8>) {
+        if (1..=limits::KEPT_BUFFER_BYTES).contains(&buffer.capacity()) && self.spare.len() < limits::KEPT_BUFFERS {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    /// How long a send may take.
+    fn patience(&self, c: &Connection) -> Duration {
+        match c.phase {
+            Phase::Established { timeout_ms, .. } => Duration::from_millis(timeout_ms.max(1) as u64),
+            _ => self.settings.sessionless_timeout,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What a shard and the zab core say to each other.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::auth::AuthIds;
+use crate::tree::publication::Span;
+use crate::types::ids::{ConnectionId, SessionId, ShardId};
+use crate::wire::client::OpCode;
+
+/// A write on its way to the one order.
+#[derive(Debug)]
+pub struct Forwarded {
+    pub connection: ConnectionId,
+    pub session: SessionId,
+    pub xid: i32,
+    pub op: OpCode,
+    /// The record behind the request header, in the batch's bytes.
+    pub body: Span,
+    /// The connection's ids when the request was read.
+    pub auth: Arc<AuthIds>,
+}
+
+/// One thing that a shard asks of the zab core.
+#[derive(Debug)]
+pub enum Ask {
+    Write(Forwarded),
+    /// A client wants a new session.
+    OpenSession {
+        connection: ConnectionId,
+        timeout_ms: i32,
+    },
+    /// A client brought the id and the password of a session.
+    RenewSession {
+        connection: ConnectionId,
+        session: SessionId,
+        timeout_ms: i32,
+    },
+    /// The connection of a session is gone; the session lives on.
+    Detached {
+        connection: ConnectionId,
+        session: SessionId,
+    },
+}
+
+/// Everything that a shard has to say in one turn, in order.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub asks: Vec<Ask>,
+    pub bytes: Vec<u8>,
+    /// Sessions heard from since the last report.
+    pub touched: Vec<SessionId>,
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.asks.is_empty() && self.touched.is_empty()
+    }
+
+    /// Empties it and keeps its memory.
+    pub fn clear(&mut self) {
+        self.asks.clear();
+        self.bytes.clear();
+        self.touched.clear();
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "batch of {} asks, {} bytes, {} touched", self.asks.len(), self.bytes.len(), self.touched.len())
+    }
+}
+
+/// What the zab core tells one shard outside the publications.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tell {
+    /// The answer to `RenewSession`.
+    Renewed { connection: ConnectionId, session: SessionId, timeout_ms: i32, is_alive: bool },
+    /// The session of this connection re-attached elsewhere.
+    Detach { connection: ConnectionId },
+}
+
+/// To whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Told {
+    pub shard: ShardId,
+    pub tell: Tell,
+}

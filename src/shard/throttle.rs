@@ -1,0 +1,386 @@
+//! Who is let in: the token bucket of connections, connections per address, large requests (`BlueThrottle`,
+//! `maxClientCnxns`, `largeRequestThreshold`).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ahash::RandomState;
+
+use crate::types::time::Time;
+
+/// `zookeeper.connection_throttle_*`. The defaults let everything pass.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ThrottleSettings {
+    /// `tokens`: how many are saved up at most; 0 is no limit.
+    pub tokens: u32,
+    pub fill_time_ms: u32,
+    /// Tokens that come in for each `fill_time_ms`.
+    pub fill_count: u32,
+    /// `freeze_time`: how often the drop probability moves, at most. `None` (-1): nothing is dropped by chance.
+    pub freeze_time_ms: Option<u32>,
+    pub drop_increase: f64,
+    pub drop_decrease: f64,
+    /// `decrease_ratio`: the part of the tokens that may be missing while the drop probability goes down.
+    pub decrease_ratio: f64,
+    /// `weight_enabled`: sessions cost what `weights` says, and tokens and fill count are multiplied by the dearest.
+    pub weights: Option<Weights>,
+}
+
+impl Default for ThrottleSettings {
+    fn default() -> ThrottleSettings {
+        ThrottleSettings {
+            tokens: 0,
+            fill_time_ms: 1,
+            fill_count: 1,
+            freeze_time_ms: None,
+            drop_increase: 0.02,
+            drop_decrease: 0.002,
+            decrease_ratio: 0.0,
+            weights: None,
+        }
+    }
+}
+
+/// What each kind of ConnectRequest costs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Weights {
+    pub global_session: u32,
+    pub local_session: u32,
+    pub renew_session: u32,
+}
+
+impl Default for Weights {
+    fn default() -> Weights {
+        Weights { global_session: 3, local_session: 1, renew_session: 2 }
+    }
+}
+
+/// What a ConnectRequest asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    GlobalSession,
+    LocalSession,
+    RenewSession,
+}
+
+/// A bucket of tokens that every ConnectRequest takes from, with a drop probability that rises while it is empty.
+#[derive(Clone, Debug)]
+pub struct ConnectionThrottle {
+    settings: ThrottleSettings,
+    /// `0 ≤ tokens ≤ tokens_max`
+    tokens: u64,
+    tokens_max: u64,
+    fill_count: u64,
+    filled: Time,
+    moved: Time,
+    drop_probability: f64,
+}
+
+impl ConnectionThrottle {
+    /// A full bucket.
+    pub fn new(settings: ThrottleSettings, now: Time) -> ConnectionThrottle {
+        let factor = settings.weights.map_or(1, |weights| weights.global_session) as u64;
+        let tokens_max = settings.tokens as u64 * factor;
+        ConnectionThrottle {
+            settings,
+            tokens: tokens_max,
+            tokens_max,
+            fill_count: settings.fill_count as u64 * factor,
+            filled: now,
+            moved: now,
+            drop_probability: 0.0,
+        }
+    }
+
+    /// `connection_drop_probability`.
+    pub fn drop_probability(&self) -> f64 {
+        self.drop_probability
+    }
+
+    /// `connection_token_deficit`: tokens that are missing from the bucket.
+    pub fn deficit(&self) -> u64 {
+        self.tokens_max - self.tokens
+    }
+
+    /// Whether a ConnectRequest may pass; if not, its connection closes without a reply. `dice` is asked for a number
+    /// from 0 up to but not including 1, and only where chance decides.
+    pub fn admit(&mut self, now: Time, admission: Admission, dice: impl FnOnce() -> f64) -> bool {
+        if self.tokens_max == 0 {
+            return true;
+        }
+        self.refill(now);
+        self.move_probability(now);
+        if self.drop_probability > 0.0 && dice() < self.drop_probability {
+            return false;
+        }
+        let cost = self.cost(admission);
+        match self.tokens.checked_sub(cost) {
+            Some(left) => {
+                self.tokens = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn cost(&self, admission: Admission) -> u64 {
+        let cost = self.settings.weights.map_or(1, |weights| match admission {
+            Admission::GlobalSession => weights.global_session,
+            Admission::LocalSession => weights.local_session,
+            Admission::RenewSession => weights.renew_session,
+        });
+        cost as u64
+    }
+
+    /// Nothing comes in before more than one fill time has passed; parts of a fill time count in proportion.
+    fn refill(&mut self, now: Time) {
+        let passed_ms = millis(now, self.filled);
+        if passed_ms <= self.settings.fill_time_ms as u64 {
+            return;
+        }
+        let refill = passed_ms.saturating_mul(self.fill_count) / (self.settings.fill_time_ms.max(1) as u64);
+        self.tokens = self.tokens.saturating_add(refill).min(self.tokens_max);
+        self.filled = now;
+    }
+
+    fn move_probability(&mut self, now: Time) {
+        let Some(freeze_ms) = self.settings.freeze_time_ms else { return };
+        if millis(now, self.moved) <= freeze_ms as u64 {
+            return;
+        }
+        if self.tokens == 0 {
+            self.drop_probability = (self.drop_probability + self.settings.drop_increase).min(1.0);
+        } else if self.deficit() <= (self.tokens_max as f64 * self.settings.decrease_ratio).round() as u64 {
+            self.drop_probability = (self.drop_probability - self.settings.drop_decrease).max(0.0);
+        }
+        self.moved = now;
+    }
+}
+
+fn millis(now: Time, since: Time) -> u64 {
+    Time(now.0.saturating_sub(since.0)).as_ms()
+}
+
+/// Why a connection is dropped at accept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// `maxClientCnxns` connections from this address are open.
+    Address,
+    /// `maxCnxns` connections are open.
+    Listener,
+}
+
+/// The open connections of one listener, with a session or without.
+#[derive(Debug)]
+pub struct ConnectionCounts {
+    /// `maxClientCnxns`; 0 is no limit.
+    per_address_max: u32,
+    /// `maxCnxns`; 0 is no limit.
+    total_max: u32,
+    total: u32,
+    /// No entry is 0.
+    per_address: HashMap<IpAddr, u32, RandomState>,
+}
+
+impl ConnectionCounts {
+    /// `seed` keeps whoever owns a prefix of IPv6 addresses from choosing ones that collide.
+    pub fn new(per_address_max: u32, total_max: u32, seed: [u64; 4]) -> ConnectionCounts {
+        let hasher = RandomState::with_seeds(seed[0], seed[1], seed[2], seed[3]);
+        ConnectionCounts { per_address_max, total_max, total: 0, per_address: HashMap::with_hasher(hasher) }
+    }
+
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    pub fn of_address(&self, address: IpAddr) -> u32 {
+        self.per_address.get(&address.to_canonical()).copied().unwrap_or(0)
+    }
+
+    /// Counts a connection in, unless it is one too many.
+    pub fn open(&mut self, address: IpAddr) -> Result<(), Refusal> {
+        if self.total_max > 0 && self.total >= self.total_max {
+            return Err(Refusal::Listener);
+        }
+        if self.per_address_max > 0 && self.of_address(address) >= self.per_address_max {
+            return Err(Refusal::Address);
+        }
+        *self.per_address.entry(address.to_canonical()).or_default() += 1;
+        self.total += 1;
+        Ok(())
+    }
+
+    /// Counts a connection out that `open` has counted in.
+    pub fn close(&mut self, address: IpAddr) {
+        let address = address.to_canonical();
+        let Some(count) = self.per_address.get_mut(&address) else {
+            debug_assert!(false, "{address} has no connection that was counted");
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.per_address.remove(&address);
+        }
+        self.total -= 1;
+    }
+}
+
+/// The bytes of large requests in process. Its threshold keeps small requests free of any counting.
+#[derive(Clone, Debug)]
+pub struct LargeRequests {
+    /// `largeRequestThreshold`: longer frames count. `None` (-1): none does.
+    threshold: Option<usize>,
+    /// `largeRequestMaxBytes`
+    bytes_max: usize,
+    /// `bytes ≤ bytes_max`
+    bytes: usize,
+}
+
+impl LargeRequests {
+    pub fn new(threshold: Option<usize>, bytes_max: usize) -> LargeRequests {
+        LargeRequests { threshold, bytes_max, bytes: 0 }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn is_large(&self, len: usize) -> bool {
+        self.threshold.is_some_and(|threshold| len > threshold)
+    }
+
+    /// Whether a frame of `len` bytes may be taken in; if not, its connection closes without a reply.
+    #[must_use]
+    pub fn begin(&mut self, len: usize) -> bool {
+        if !self.is_large(len) {
+            return true;
+        }
+        match self.bytes.checked_add(len).filter(|bytes| *bytes <= self.bytes_max) {
+            Some(bytes) => {
+                self.bytes = bytes;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The frame of `len` bytes that `begin` let in is answered or gone.
+    pub fn end(&mut self, len: usize) {
+        if self.is_large(len) {
+            debug_assert!(self.bytes >= len);
+            self.bytes = self.bytes.saturating_sub(len);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::from_ms(1000 + ms)
+    }
+
+    fn throttle(settings: ThrottleSettings) -> ConnectionThrottle {
+        ConnectionThrottle::new(settings, at(0))
+    }
+
+    fn no_dice() -> f64 {
+        panic!("chance has no say here")
+    }
+
+    fn admit(throttle: &mut ConnectionThrottle, ms: u64) -> bool {
+        throttle.admit(at(ms), Admission::GlobalSession, no_dice)
+    }
+
+    #[test]
+    fn without_tokens_everything_passes() {
+        let mut throttle = throttle(ThrottleSettings::default());
+        assert!((0..10_000).all(|_| admit(&mut throttle, 0)));
+    }
+
+    #[test]
+    fn c_177_an_empty_bucket_refuses_and_fills_with_time() {
+        let settings = ThrottleSettings { tokens: 2, fill_time_ms: 100, ..ThrottleSettings::default() };
+        let mut throttle = throttle(settings);
+        let passed: Vec<bool> = [0, 0, 0, 100, 101, 101, 5000, 5000, 5000].map(|ms| admit(&mut throttle, ms)).into();
+        assert_eq!(passed, [true, true, false, false, true, false, true, true, false]);
+        assert_eq!(throttle.deficit(), 2);
+    }
+
+    #[test]
+    fn sessions_cost_what_their_weight_says() {
+        let weights = Some(Weights::default());
+        let settings = ThrottleSettings { tokens: 2, fill_time_ms: 1000, weights, ..ThrottleSettings::default() };
+        let mut throttle = throttle(settings);
+        let mut cost = |admission| {
+            let before = throttle.deficit();
+            throttle.admit(at(0), admission, no_dice).then(|| throttle.deficit() - before)
+        };
+        assert_eq!(cost(Admission::RenewSession), Some(2));
+        assert_eq!(cost(Admission::GlobalSession), Some(3));
+        assert_eq!(cost(Admission::RenewSession), None);
+        assert_eq!(cost(Admission::LocalSession), Some(1));
+        assert_eq!(cost(Admission::LocalSession), None);
+    }
+
+    #[test]
+    fn an_empty_bucket_raises_the_drop_probability_and_a_full_one_lowers_it() {
+        let settings = ThrottleSettings {
+            tokens: 1,
+            fill_time_ms: 1000,
+            freeze_time_ms: Some(10),
+            drop_increase: 0.5,
+            drop_decrease: 0.25,
+            ..ThrottleSettings::default()
+        };
+        let mut throttle = throttle(settings);
+        let mut step = |ms, dice: f64| {
+            let admitted = throttle.admit(at(ms), Admission::GlobalSession, || dice);
+            (admitted, throttle.drop_probability())
+        };
+        assert_eq!(step(0, 0.0), (true, 0.0));
+        assert_eq!(step(10, 0.0), (false, 0.0));
+        assert_eq!(step(11, 0.9), (false, 0.5));
+        assert_eq!(step(15, 0.9), (false, 0.5), "frozen");
+        assert_eq!(step(22, 0.9), (false, 1.0));
+        assert_eq!(step(5000, 0.74), (false, 0.75));
+        assert_eq!(step(5001, 0.75), (true, 0.75));
+    }
+
+    #[test]
+    fn a_clock_far_ahead_fills_the_bucket_once() {
+        let settings = ThrottleSettings { tokens: u32::MAX, fill_count: u32::MAX, ..ThrottleSettings::default() };
+        let mut throttle = throttle(settings);
+        assert!(throttle.admit(Time(u64::MAX), Admission::GlobalSession, no_dice));
+        assert_eq!(throttle.deficit(), 1);
+    }
+
+    #[test]
+    fn c_174_and_c_175_connections_are_counted_by_address_and_in_all() {
+        let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "::1".parse().unwrap());
+        let mut counts = ConnectionCounts::new(2, 3, [1, 2, 3, 4]);
+        assert_eq!([counts.open(a), counts.open(a), counts.open(a)], [Ok(()), Ok(()), Err(Refusal::Address)]);
+        assert_eq!([counts.open(b), counts.open(b)], [Ok(()), Err(Refusal::Listener)]);
+        counts.close(a);
+        assert_eq!(counts.open("::ffff:10.0.0.1".parse().unwrap()), Ok(()), "the same address, mapped");
+        counts.close(b);
+        assert_eq!(counts.open(a), Err(Refusal::Address));
+        assert_eq!((counts.total(), counts.of_address(a), counts.of_address(b)), (2, 2, 0));
+        let mut unlimited = ConnectionCounts::new(0, 0, [1, 2, 3, 4]);
+        assert!((0..1000).all(|_| unlimited.open(a).is_ok()));
+    }
+
+    #[test]
+    fn c_178_large_requests_share_a_budget() {
+        let mut large = LargeRequests::new(Some(100), 250);
+        assert!(large.begin(100) && large.begin(101) && large.begin(149));
+        assert!(!large.begin(101));
+        assert_eq!(large.bytes(), 250);
+        large.end(100);
+        large.end(101);
+        assert!(large.begin(101) && !large.begin(usize::MAX));
+        let mut off = LargeRequests::new(None, 0);
+        assert!(off.begin(usize::MAX));
+    }
+}
