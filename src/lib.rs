@@ -76,3 +76,7 @@ pub mod storage;
 pub mod zab;
 
 pub mod shard;
+
+pub mod server;
+
+pub mod ops;

@@ -1,0 +1,13 @@
+//! The machines of one server, wired: how a request becomes a txn, is made durable, is decided and is published.
+//! Never: IO or clocks, which arrive as inputs; text for people, which is `ops/`.
+//! Owner: the zab core; the shards' machines stand in `shard/`, and what cores count is merged from plain values.
+//! Start at `pipeline.rs`, then `status.rs`.
+
+pub mod pipeline;
+pub mod reaper;
+pub mod recovery;
+pub mod reply;
+pub mod report;
+pub mod snapshots;
+pub mod stats;
+pub mod status;
