@@ -80,3 +80,5 @@ pub mod shard;
 pub mod server;
 
 pub mod ops;
+
+pub mod io;

@@ -1,0 +1,174 @@
+//! Carries the log machine's wishes to the ring and to the disk helper, and their results back.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ahash::AHashMap;
+
+use super::clock;
+use super::disk::{Disk, DiskEvent, DiskRequest, Pace};
+use super::ring::{ForceSync, LOG_BLOCK_BYTES, LogBuffer, LogFile, Ring, WriteToken};
+use crate::storage::files::{self, TMP_PREFIX};
+use crate::storage::log::{self, FileId, WriteId};
+use crate::storage::log_file::FILE_HEADER;
+use crate::types::summary::{LatencySummary, Summary};
+use crate::types::time::Time;
+
+/// A log file on its way through its life.
+struct OpenLog {
+    path: PathBuf,
+    /// Until the helper has made it there is nothing to write to.
+    file: Option<LogFile>,
+}
+
+/// What the log's writes took, for metrics.
+#[derive(Clone, Debug, Default)]
+pub struct LogTimes {
+    pub fsync: LatencySummary,
+    pub bytes_per_write: Summary,
+    pub threshold_exceeded: u64,
+}
+
+pub struct LogDriver {
+    directory: PathBuf,
+    sync: ForceSync,
+    warn_after: Duration,
+    disk: Disk,
+    files: AHashMap<FileId, OpenLog>,
+    writes: AHashMap<WriteToken, (WriteId, Time, usize)>,
+    /// Files by the path that the helper knows them by.
+    by_path: AHashMap<PathBuf, FileId>,
+    pub times: LogTimes,
+}
+
+impl LogDriver {
+    /// `directory`: `version-2` of the logs. `warn_after`: `fsync.warningthresholdms`.
+    pub fn new(directory: PathBuf, sync: ForceSync, warn_after: Duration, disk: Disk) -> LogDriver {
+        LogDriver {
+            directory,
+            sync,
+            warn_after,
+            disk,
+            files: AHashMap::new(),
+            writes: AHashMap::new(),
+            by_path: AHashMap::new(),
+            times: LogTimes::default(),
+        }
+    }
+
+    /// Starts what the machine asks for.
+    ///
+    /// Errors: the helper does not keep up with a handful of requests, or the machine names a file that is not open.
+    pub fn carry_out(&mut self, ring: &mut Ring, output: log::Output<LogBuffer>) -> Result<(), String> {
+        match output {
+            log::Output::Prepare { file, upto } => self.prepare(file, upto),
+            log::Output::Name { file, first } => {
+                let to = self.directory.join(files::log_file_name(first));
+                let log = self.files.get_mut(&file).ok_or("a file without a path is named")?;
+                let from = std::mem::replace(&mut log.path, to.clone());
+                self.by_path.remove(&from);
+                self.by_path.insert(to.clone(), file);
+                self.ask(DiskRequest::Rename { from, to })
+            }
+            log::Output::Extend { file, from, upto } => {
+                let path = self.path(file)?;
+                self.ask(DiskRequest::ZeroAhead { path, from, upto, pace: Pace::Background })
+            }
+            log::Output::Write { write, file, offset, len, buffer } => {
+                let log = self.files.get(&file).and_then(|log| log.file).ok_or("a file that is not open is written")?;
+                let token = ring.write_log(log, offset, buffer, len);
+                self.writes.insert(token, (write, clock::now(), len));
+                Ok(())
+            }
+            log::Output::Finish { file, used } => {
+                let path = self.close(ring, file)?;
+                self.ask(DiskRequest::Truncate { path, length: used })
+            }
+            log::Output::Discard { file } => {
+                let path = self.close(ring, file)?;
+                self.ask(DiskRequest::Remove { path })
+            }
+            log::Output::Flushed { .. } | log::Output::Full(_) | log::Output::Stopped | log::Output::Fatal { .. } => {
+                Ok(())
+            }
+        }
+    }
+
+    fn prepare(&mut self, file: FileId, upto: u64) -> Result<(), String> {
+        let path = self.directory.join(format!("{TMP_PREFIX}log-{}-{}", std::process::id(), file.0));
+        self.files.insert(file, OpenLog { path: path.clone(), file: None });
+        self.by_path.insert(path.clone(), file);
+        let mut first_block = Box::new([0; LOG_BLOCK_BYTES]);
+        first_block[..FILE_HEADER.len()].copy_from_slice(&FILE_HEADER);
+        self.ask(DiskRequest::MakeLog { path, first_block, length: upto, zeroed: upto })
+    }
+
+    fn path(&self, file: FileId) -> Result<PathBuf, String> {
+        self.files.get(&file).map(|log| log.path.clone()).ok_or_else(|| "a file without a path is extended".to_owned())
+    }
+
+    fn close(&mut self, ring: &mut Ring, file: FileId) -> Result<PathBuf, String> {
+        let log = self.files.remove(&file).ok_or("a file that is not open is closed")?;
+        if let Some(open) = log.file {
+            drop(ring.remove_log(open));
+        }
+        self.by_path.remove(&log.path);
+        Ok(log.path)
+    }
+
+    fn ask(&mut self, request: DiskRequest) -> Result<(), String> {
+        self.disk.ask(request).map_err(|_| "the disk helper is stuck".to_owned())
+    }
+
+    /// What the helper did, as the machine wants to hear it.
+    pub fn on_disk(&mut self, ring: &mut Ring, event: DiskEvent) -> Option<log::Input<LogBuffer>> {
+        match event {
+            DiskEvent::LogMade { path, file, zeroed } => {
+                let id = *self.by_path.get(&path)?;
+                let log = self.files.get_mut(&id)?;
+                log.file = Some(ring.add_log(file, self.sync));
+                Some(log::Input::Prepared { file: id, zeroed_upto: zeroed })
+            }
+            DiskEvent::ZeroedAhead { path, upto } => {
+                Some(log::Input::Extended { file: *self.by_path.get(&path)?, upto })
+            }
+            DiskEvent::Renamed { to } => Some(log::Input::Named { file: *self.by_path.get(&to)? }),
+            DiskEvent::Truncated { .. } | DiskEvent::Removed { .. } => None,
+            DiskEvent::Failed { path, doing, error } => {
+                let Some(file) = self.by_path.get(&path).copied() else {
+                    tracing::warn!(path = %path.display(), doing, %error, "file left as it is");
+                    return None;
+                };
+                if error.kind() == std::io::ErrorKind::StorageFull {
+                    return Some(log::Input::NoSpace { file });
+                }
+                Some(log::Input::Failed { what: format!("{doing} {}: {error}", path.display()) })
+            }
+        }
+    }
+
+    /// A write ended.
+    pub fn on_written(
+        &mut self,
+        token: WriteToken,
+        buffer: LogBuffer,
+        result: std::io::Result<()>,
+    ) -> Option<log::Input<LogBuffer>> {
+        let (write, since, bytes) = self.writes.remove(&token)?;
+        let took = clock::now().saturating_since(since);
+        self.times.fsync.record(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+        if took > self.warn_after {
+            self.times.threshold_exceeded += 1;
+            tracing::warn!(
+                took_ms = took.as_millis() as u64,
+                bytes,
+                "fsync-ing the write ahead log took longer than fsync.warningthresholdms; \
+                 every write of this server waits for it: look at the disk and at what else uses it"
+            );
+        }
+        Some(match result {
+            Ok(()) => log::Input::Written { write, buffer },
+            Err(error) => log::Input::Failed { what: format!("durable write of {bytes} bytes to the log: {error}") },
+        })
+    }
+}

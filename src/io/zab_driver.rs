@@ -1,0 +1,296 @@
+//! The zab core's machine, with its log, its helpers and its queues.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock;
+use super::disk::DiskEvent;
+use super::log_driver::LogDriver;
+use super::mail::{ToShard, ToZab};
+use super::mesh::{Full, Inbox, Outbox};
+use super::process::Process;
+use super::ring::{Event, LogBuffer, Ring};
+use super::snapshot_writer::{SnapshotDone, SnapshotHelper};
+use crate::ops::four_letter::{self, Word};
+use crate::server::pipeline::{Input, Now, Output, ZabCore};
+use crate::server::stats::ZabStats;
+use crate::server::status::{Command, Status};
+use crate::shard::status::ShardStatus;
+use crate::types::ids::{ConnectionId, ShardId};
+use crate::types::time::Time;
+
+/// Four-letter words that may be worked on at once. One more is closed without an answer.
+const TICKETS_MAX: usize = 64;
+
+/// A four-letter word whose parts are being collected.
+struct Ticket {
+    number: u64,
+    shard: ShardId,
+    connection: ConnectionId,
+    word: Word,
+    argument: i64,
+    parts: Vec<ShardStatus>,
+}
+
+/// The zab core's side of the queues, one of each per shard.
+pub struct ZabQueues {
+    pub from_shards: Vec<Inbox<ToZab>>,
+    pub to_shards: Vec<Outbox<ToShard>>,
+    pub disk: Inbox<DiskEvent>,
+    pub snapshots: Inbox<SnapshotDone>,
+}
+
+pub struct ZabDriver {
+    zab: ZabCore<LogBuffer>,
+    out: Vec<Output<LogBuffer>>,
+    queues: ZabQueues,
+    /// What a shard's full queue did not take. Bounded by what that shard has asked.
+    unsent: Vec<VecDeque<ToShard>>,
+    log: LogDriver,
+    snapshots: SnapshotHelper,
+    process: Arc<Process>,
+    stats: ZabStats,
+    tickets: Vec<Ticket>,
+    next_ticket: u64,
+    is_stopping: bool,
+    has_stopped: bool,
+    /// Why the process must end.
+    fatal: Option<String>,
+}
+
+impl ZabDriver {
+    pub fn new(
+        zab: ZabCore<LogBuffer>,
+        out: Vec<Output<LogBuffer>>,
+        queues: ZabQueues,
+        log: LogDriver,
+        snapshots: SnapshotHelper,
+        process: Arc<Process>,
+    ) -> ZabDriver {
+        let unsent = queues.to_shards.iter().map(|_| VecDeque::new()).collect();
+        ZabDriver {
+            zab,
+            out,
+            queues,
+            unsent,
+            log,
+            snapshots,
+            process,
+            stats: ZabStats::default(),
+            tickets: Vec::new(),
+            next_ticket: 0,
+            is_stopping: false,
+            has_stopped: false,
+            fatal: None,
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Time> {
+        self.zab.deadline()
+    }
+
+    pub fn nothing_waits(&self) -> bool {
+        let queues = &self.queues;
+        queues.from_shards.iter().all(Inbox::is_empty)
+            && queues.disk.is_empty()
+            && queues.snapshots.is_empty()
+            && (self.is_stopping || !self.process.is_stopping())
+    }
+
+    pub fn has_stopped(&self) -> bool {
+        self.has_stopped
+    }
+
+    /// Why the process must end now, if it must.
+    pub fn fatal(&self) -> Option<&str> {
+        self.fatal.as_deref()
+    }
+
+    /// The machine's first wishes, from its making.
+    pub fn start(&mut self, now: Now, ring: &mut Ring) {
+        self.carry_out(now, ring);
+    }
+
+    /// A stall of this process is nobody's silence.
+    pub fn on_stall(&mut self, now: Now, stall: Duration, ring: &mut Ring) {
+        self.step(now, Input::Stalled(stall), ring);
+    }
+
+    /// What shards and helpers have for the zab core. Returns whether there was anything.
+    pub fn take_mail(&mut self, now: Now, ring: &mut Ring) -> bool {
+        let mut any = false;
+        while let Some(event) = self.queues.disk.pop() {
+            any = true;
+            if let Some(input) = self.log.on_disk(ring, event) {
+                self.step(now, Input::Log(input), ring);
+            }
+        }
+        while let Some(done) = self.queues.snapshots.pop() {
+            any = true;
+            self.on_snapshot_done(now, &done, ring);
+        }
+        for shard in 0..self.queues.from_shards.len() {
+            while let Some(mail) = self.queues.from_shards[shard].pop() {
+                any = true;
+                self.on_mail(now, ShardId(shard as u16), mail, ring);
+            }
+        }
+        if self.process.is_stopping() && !self.is_stopping {
+            any = true;
+            self.is_stopping = true;
+            self.step(now, Input::Stop, ring);
+        }
+        any
+    }
+
+    fn on_mail(&mut self, now: Now, shard: ShardId, mail: ToZab, ring: &mut Ring) {
+        match mail {
+            ToZab::Batch(batch) => self.step(now, Input::Batch { shard, batch }, ring),
+            ToZab::Word { shard, connection, word, argument } => self.on_word(shard, connection, word, argument),
+            ToZab::Collected { ticket, status } => self.on_collected(now, ticket, *status),
+        }
+    }
+
+    /// One completion of the ring.
+    pub fn on_event(&mut self, now: Now, event: Event, ring: &mut Ring) {
+        if let Event::Written { token, buffer, result } = event
+            && let Some(input) = self.log.on_written(token, buffer, result)
+        {
+            self.step(now, Input::Log(input), ring);
+        }
+    }
+
+    /// Ends the turn: what was proposed goes to the log.
+    pub fn end_turn(&mut self, now: Now, ring: &mut Ring) {
+        if self.zab.deadline().is_some_and(|deadline| deadline <= now.time) {
+            self.step(now, Input::Timeout, ring);
+        }
+        self.step(now, Input::EndOfTurn, ring);
+        for (shard, unsent) in self.unsent.iter_mut().enumerate() {
+            while let Some(mail) = unsent.pop_front() {
+                if let Err(Full(mail)) = self.queues.to_shards[shard].push(mail) {
+                    unsent.push_front(mail);
+                    break;
+                }
+            }
+            self.queues.to_shards[shard].notify();
+        }
+    }
+
+    fn on_snapshot_done(&mut self, now: Now, done: &SnapshotDone, ring: &mut Ring) {
+        match &done.result {
+            Ok(bytes) => {
+                self.stats.snapshottime.record(u32::try_from(done.took.as_micros()).unwrap_or(u32::MAX));
+                tracing::info!(bytes, took_ms = done.took.as_millis() as u64, "snapshot written");
+                self.step(now, Input::SnapshotDone { bytes: *bytes }, ring);
+            }
+            Err(error) => {
+                self.stats.snapshot_error_count += 1;
+                tracing::error!(%error, "snapshot could not be written; the log keeps everything, the next one is tried later");
+                self.step(now, Input::SnapshotDone { bytes: 0 }, ring);
+            }
+        }
+    }
+
+    fn on_word(&mut self, shard: ShardId, connection: ConnectionId, word: Word, argument: i64) {
+        if self.tickets.len() >= TICKETS_MAX {
+            return self.tell(shard, ToShard::Respond { connection, text: Vec::new() });
+        }
+        let number = self.next_ticket;
+        self.next_ticket += 1;
+        self.tickets.push(Ticket { number, shard, connection, word, argument, parts: Vec::new() });
+        for shard in 0..self.queues.to_shards.len() {
+            self.tell(ShardId(shard as u16), ToShard::Collect { ticket: number, needs: word.needs() });
+        }
+    }
+
+    fn on_collected(&mut self, now: Now, number: u64, part: ShardStatus) {
+        let Some(at) = self.tickets.iter().position(|ticket| ticket.number == number) else { return };
+        self.tickets[at].parts.push(part);
+        if self.tickets[at].parts.len() < self.queues.to_shards.len() {
+            return;
+        }
+        let Ticket { shard, connection, word, argument, parts, .. } = self.tickets.swap_remove(at);
+        let needs = word.needs();
+        let status = Status::collect(
+            self.process.settings.clone(),
+            self.process.environment.clone(),
+            self.process.status(needs, now),
+            self.zab.status(needs, now, self.stats()),
+            parts,
+        );
+        let answer = four_letter::answer(word, argument, &status);
+        self.tell(shard, ToShard::Respond { connection, text: answer.text.into_bytes() });
+        if let Some(command) = answer.command {
+            self.carry_out_command(command);
+        }
+    }
+
+    fn carry_out_command(&mut self, command: Command) {
+        match command {
+            Command::ResetServerStats => {
+                self.stats.reset();
+                self.log.times = Default::default();
+            }
+            Command::SetTraceMask(mask) => self.process.set_trace_mask(mask),
+            Command::ResetConnectionStats => {}
+        }
+        for shard in 0..self.queues.to_shards.len() {
+            self.tell(ShardId(shard as u16), ToShard::Command(command));
+        }
+    }
+
+    fn stats(&self) -> ZabStats {
+        ZabStats {
+            fsynctime: self.log.times.fsync.clone(),
+            fsync_threshold_exceed_count: self.log.times.threshold_exceeded,
+            ..self.stats.clone()
+        }
+    }
+
+    fn tell(&mut self, shard: ShardId, mail: ToShard) {
+        let at = usize::from(shard.0);
+        if self.unsent[at].is_empty() {
+            if let Err(Full(mail)) = self.queues.to_shards[at].push(mail) {
+                self.unsent[at].push_back(mail);
+            }
+        } else {
+            self.unsent[at].push_back(mail);
+        }
+    }
+
+    fn step(&mut self, now: Now, input: Input<LogBuffer>, ring: &mut Ring) {
+        self.zab.step(now, input, &mut self.out);
+        self.carry_out(now, ring);
+    }
+
+    fn carry_out(&mut self, _now: Now, ring: &mut Ring) {
+        if self.out.is_empty() {
+            return;
+        }
+        let mut out = std::mem::take(&mut self.out);
+        for output in out.drain(..) {
+            match output {
+                Output::Log(output) => {
+                    if let Err(what) = self.log.carry_out(ring, output) {
+                        self.fatal = Some(what);
+                    }
+                }
+                Output::Tell(told) => self.tell(told.shard, ToShard::Tell(told.tell)),
+                Output::Published => self.process.ring_shards(),
+                Output::Spent { shard, batch } => self.tell(shard, ToShard::Spent(batch)),
+                Output::Snapshot(job) => self.snapshots.write(job),
+                Output::Stopped => {
+                    self.has_stopped = true;
+                    for shard in 0..self.queues.to_shards.len() {
+                        self.tell(ShardId(shard as u16), ToShard::Stop);
+                    }
+                }
+                Output::Fatal { what } => self.fatal = Some(what),
+            }
+        }
+        self.out = out;
+        let _ = clock::now;
+    }
+}
