@@ -82,3 +82,5 @@ pub mod server;
 pub mod ops;
 
 pub mod io;
+
+pub mod load;

@@ -1,0 +1,174 @@
+//! Connections of a worker: opening, losing, keeping alive, closing.
+
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+
+use super::{CLOSED_BY_SERVER, HANDSHAKES_MAX, LOST_LIMIT, RETRY_MS_MAX, Report, Stretch, Work, Worker};
+use crate::load::error::{CONNECTION_LOSS, LoadError};
+use crate::load::session::{InFlight, Phase};
+use crate::load::workload::Op;
+use crate::types::time::Time;
+
+impl Worker {
+    pub(super) fn is_storming(&self) -> bool {
+        matches!(self.stretch, Some(Stretch { work: Work::Storm, .. }))
+    }
+
+    pub(super) fn handshakes_max(&self) -> usize {
+        if self.is_storming() { self.slots.len() } else { HANDSHAKES_MAX }
+    }
+
+    pub(super) fn connect_due(&mut self, now: Time) {
+        if !self.has_opened && self.down.is_empty() && self.handshakes == 0 {
+            self.has_opened = true;
+            self.report(Report::Opened);
+        }
+        while self.handshakes < self.handshakes_max()
+            && let Some(&(at, slot)) = self.down.first()
+            && at <= now
+        {
+            self.down.pop_first();
+            self.connect(slot, now, now);
+        }
+    }
+
+    /// `since` is what its latency counts from.
+    pub(super) fn connect(&mut self, index: usize, since: Time, now: Time) {
+        let slot = &mut self.slots[index];
+        slot.since = since;
+        let connected = TcpStream::connect(self.plan.servers[slot.server]).and_then(|mut stream| {
+            self.poll.registry().register(&mut stream, Token(index), Interest::READABLE | Interest::WRITABLE)?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        });
+        self.handshakes += 1;
+        slot.session.open(now);
+        match connected {
+            Ok(stream) => slot.stream = Some(stream),
+            Err(error) => self.lose(index, now, &error.to_string()),
+        }
+    }
+
+    /// The connection of a slot is of no more use; what it was waiting for is lost.
+    pub(super) fn lose(&mut self, index: usize, now: Time, why: &str) {
+        let phase = self.slots[index].session.phase();
+        self.drop_connection(index, now);
+        match phase {
+            Phase::Closing => return self.on_closed(index, now),
+            Phase::Up => self.recorder.link(now, |links| links.lost += 1),
+            Phase::Handshake | Phase::Down => self.on_failed(index, now, why),
+        }
+        if let Some(Stretch { work: Work::Storm, schedule: Some(_), .. }) = &self.stretch {
+            return self.parked.push(index);
+        }
+        let slot = &mut self.slots[index];
+        slot.server = (slot.server + 1) % self.plan.servers.len();
+        let wait_ms = match slot.failures {
+            0 => 0,
+            failures => (5_u64 << failures.min(10)).min(RETRY_MS_MAX),
+        };
+        if !self.is_closing {
+            self.down.insert((now + Duration::from_millis(wait_ms), index));
+        }
+    }
+
+    /// An attempt led to no session.
+    fn on_failed(&mut self, index: usize, now: Time, why: &str) {
+        let slot = &mut self.slots[index];
+        slot.failures += 1;
+        let server = self.plan.servers[slot.server];
+        if self.is_storming() {
+            self.recorder.error(Op::Connect, CONNECTION_LOSS, now);
+        }
+        let is_hopeless = match (self.has_opened, &self.stretch) {
+            (false, _) => now.saturating_since(self.progress_at) > self.plan.connect_timeout,
+            // Work that must be done cannot go on without end; a run that ends by the clock can.
+            (true, Some(Stretch { until: None, .. })) => now.saturating_since(self.up_at) > LOST_LIMIT,
+            (true, _) => false,
+        };
+        if is_hopeless {
+            self.fail(match why {
+                CLOSED_BY_SERVER => LoadError::Closed { server, sessions: self.up },
+                why => LoadError::Unreachable { server, why: why.to_owned() },
+            });
+        }
+    }
+
+    pub(super) fn drop_connection(&mut self, index: usize, now: Time) {
+        let slot = &mut self.slots[index];
+        slot.stream = None;
+        match slot.session.phase() {
+            Phase::Handshake => self.handshakes -= 1,
+            Phase::Up | Phase::Closing => self.up -= 1,
+            Phase::Down => {}
+        }
+        for InFlight { op, key, .. } in slot.session.disconnect() {
+            self.again.extend(key);
+            self.set_was_lost |= op == Op::Set && self.writer == Some(index);
+            self.recorder.error(op, CONNECTION_LOSS, now);
+        }
+        let watch = std::mem::take(&mut slot.watch);
+        if let Some(Stretch { work: Work::Watch(fan_out), .. }) = &self.stretch
+            && fan_out.lost(watch)
+        {
+            self.recorder.error(Op::Event, CONNECTION_LOSS, now);
+        }
+    }
+
+    /// A session was closed as it should be.
+    fn on_closed(&mut self, index: usize, now: Time) {
+        self.progress_at = now;
+        if self.is_closing || self.draining_since.is_some() {
+            return;
+        }
+        match &self.stretch {
+            Some(Stretch { work: Work::Storm, schedule: Some(_), .. }) => self.parked.push(index),
+            Some(_) | None => {
+                self.down.insert((now, index));
+            }
+        }
+    }
+
+    /// Pings, and connections on which nothing moves.
+    pub(super) fn keep_house(&mut self, now: Time) {
+        if self.up > 0 {
+            self.up_at = now;
+        }
+        for index in 0..self.slots.len() {
+            let session = &mut self.slots[index].session;
+            let timeout = Duration::from_millis(session.timeout_ms().max(0) as u64);
+            let (silent, idle) = (now.saturating_since(session.last_heard), now.saturating_since(session.last_sent));
+            // Between a quarter and a third, so that sessions that opened together do not ping together.
+            let ping_after = timeout / 3 * (75 + index as u32 * 37 % 26) / 100;
+            match session.phase() {
+                Phase::Handshake if silent > self.plan.connect_timeout => self.lose(index, now, "no answer in time"),
+                Phase::Up | Phase::Closing if silent > timeout * 2 / 3 => {
+                    self.lose(index, now, "nothing was heard for two thirds of the session timeout");
+                }
+                Phase::Up if idle > ping_after => {
+                    session.ping(now);
+                    self.flush(index, now);
+                }
+                Phase::Down | Phase::Handshake | Phase::Up | Phase::Closing => {}
+            }
+        }
+    }
+
+    pub(super) fn close_all(&mut self) {
+        let now = self.clock.now();
+        (self.is_closing, self.progress_at) = (true, now);
+        self.down.clear();
+        for index in 0..self.slots.len() {
+            match self.slots[index].session.phase() {
+                Phase::Up => {
+                    self.slots[index].session.close(now);
+                    self.flush(index, now);
+                }
+                Phase::Handshake => self.drop_connection(index, now),
+                Phase::Closing | Phase::Down => {}
+            }
+        }
+    }
+}
