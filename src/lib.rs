@@ -84,3 +84,5 @@ pub mod ops;
 pub mod io;
 
 pub mod load;
+
+pub mod cli;
