@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::decode::Item;
+use super::decode::{Item, op_name};
 use super::generate::{Generator, Profile, SLOTS, Slot};
 use super::known::explain;
-use super::plan::{Body, Entry, LastZxid, Password, Step};
+use super::plan::{Body, Entry, LastZxid, Password, Request, Step};
 use super::side::Side;
 use crate::support::link::{op, xid};
 use crate::support::server::{Program, Settings};
@@ -180,8 +180,10 @@ impl Pair {
         if closes_session(step) {
             java.iter_mut().chain(&mut ours).for_each(|items| sort_events(items));
         }
-        for (slot, (java, ours)) in java.iter().zip(&ours).enumerate() {
-            self.compare(step, slot, java, ours, coverage)?;
+        // Whoever acted comes first: what others see follows from it.
+        let others = (0..self.slots.len()).filter(|slot| *slot != step.slot());
+        for slot in std::iter::once(step.slot()).chain(others) {
+            self.compare(step, slot, &java[slot], &ours[slot], coverage)?;
         }
         let slot = step.slot();
         self.slots[slot] = match (is_open, step) {
@@ -206,7 +208,7 @@ impl Pair {
             *coverage.seen.entry(format!("{} {}{}", java.kind, java.get("err"), java.first_failure())).or_default() +=
                 1;
             if (java.kind, &java.fields) != (ours.kind, &ours.fields) {
-                match explain(op_of(step, java), java, ours) {
+                match explain(request_of(step, java), java, ours) {
                     Some(known) => *coverage.known.entry(known.name).or_default() += 1,
                     None => is_same = false,
                 }
@@ -265,8 +267,8 @@ fn sort_events(items: &mut [Item]) {
     }
 }
 
-/// The operation that an item answers, by its name.
-fn op_of(step: &Step, item: &Item) -> i32 {
-    let Step::Burst { requests, .. } = step else { return 0 };
-    requests.iter().map(|r| r.op).find(|op| super::decode::op_name(*op) == item.kind).unwrap_or(0)
+/// The request that an item answers.
+fn request_of<'a>(step: &'a Step, item: &Item) -> Option<&'a Request> {
+    let Step::Burst { requests, .. } = step else { return None };
+    requests.iter().find(|r| op_name(r.op) == item.kind && r.reply_xid().to_string() == item.get("xid"))
 }

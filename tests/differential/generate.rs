@@ -103,12 +103,23 @@ impl Generator {
         // Hard quotas look at what is applied, so that what a burst may do depends on how fast it is.
         let alone = self.profile == Profile::Quotas || self.random.percent(70);
         let len = if alone { 1 } else { 2 + self.random.below(7) };
-        let requests = (0..len).map(|_| self.one(slot)).collect();
-        Step::Burst { slot, requests }
+        Step::Burst { slot, requests: self.some(slot, len) }
     }
 
-    fn one(&mut self, slot: usize) -> Request {
-        let (op, body) = self.requests.any(slot);
+    /// Behind a multi or setACL only reads are pipelined, because Java judges a write behind them as it happens:
+    /// a failed multi puts back the pending changes of other requests, too (`PrepRequestProcessor.rollbackPendingChanges`),
+    /// and a setACL that is still pending has not changed the ACL that the next write is checked against.
+    fn some(&mut self, slot: usize, len: usize) -> Vec<Request> {
+        let mut requests: Vec<Request> = Vec::with_capacity(len);
+        for _ in 0..len {
+            let only_reads = requests.iter().any(|r| matches!(r.op, op::MULTI | op::SET_ACL));
+            requests.push(self.one(slot, only_reads));
+        }
+        requests
+    }
+
+    fn one(&mut self, slot: usize, is_read: bool) -> Request {
+        let (op, body) = if is_read { self.requests.read(slot) } else { self.requests.any(slot) };
         let watches = matches!(op, op::SET_WATCHES | op::SET_WATCHES2);
         let xid = match () {
             () if watches => xid::SET_WATCHES,
@@ -153,9 +164,8 @@ impl Generator {
                 Step::Garbage { slot, bytes }
             }
             _ => {
-                let mut requests: Vec<_> = (0..self.random.below(if self.profile == Profile::Quotas { 1 } else { 3 }))
-                    .map(|_| self.one(slot))
-                    .collect();
+                let before = if self.profile == Profile::Quotas { 0 } else { self.random.below(3) };
+                let mut requests = self.some(slot, before);
                 let xid = self.fresh_xid();
                 requests.push(self.request(xid, op::CLOSE_SESSION, Body::default()));
                 Step::Burst { slot, requests }

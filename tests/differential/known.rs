@@ -1,19 +1,39 @@
 //! Where we differ from Debian's Java server (3.8.0, with the fix of CVE-2024-23944) on purpose, each with its reason. Whatever is not here is a bug.
 
 use super::decode::Item;
+use super::plan::Request;
 use crate::support::link::op;
 
 /// A deliberate difference that the random sequences meet.
 pub struct Known {
     pub name: &'static str,
     pub reason: &'static str,
-    /// Whether Java's answer and ours to `op` differ in this way.
-    matches: fn(op: i32, java: &Item, ours: &Item) -> bool,
+    /// Whether Java's answer and ours differ in this way.
+    matches: fn(&Pair) -> bool,
+}
+
+/// Two answers to one request; `request` is `None` for events and connections.
+struct Pair<'a> {
+    request: Option<&'a Request>,
+    java: &'a Item,
+    ours: &'a Item,
+}
+
+impl Pair<'_> {
+    fn is_op(&self, op: i32) -> bool {
+        self.request.is_some_and(|request| request.op == op)
+    }
+
+    /// Whether the request's description has this in it.
+    fn says(&self, text: &str) -> bool {
+        self.request.is_some_and(|request| request.text.contains(text))
+    }
 }
 
 /// Explains a difference, or not.
-pub fn explain(op: i32, java: &Item, ours: &Item) -> Option<&'static Known> {
-    KNOWN.iter().find(|known| (known.matches)(op, java, ours))
+pub fn explain(request: Option<&Request>, java: &Item, ours: &Item) -> Option<&'static Known> {
+    let pair = Pair { request, java, ours };
+    KNOWN.iter().find(|known| (known.matches)(&pair))
 }
 
 /// Those that would change what follows are not generated; `differential.rs` tests each of them by itself.
@@ -21,36 +41,40 @@ pub const KNOWN: &[Known] = &[
     Known {
         name: "event zxid",
         reason: "since 3.9.0 an event carries the zxid of the transaction that fired it; before, -1",
-        matches: |_, java, ours| {
+        matches: |Pair { java, ours, .. }| {
             java.is_event() && ours.is_event() && java.get("zxid") == "-1" && same_but(java, ours, &["zxid"])
         },
     },
     Known {
         name: "exists needs READ",
         reason: "since 3.8.4 exists of a znode that the client may not read is refused",
-        matches: |op, java, ours| op == op::EXISTS && java.get("err") == "0" && is_refused_like(java, ours, "-102"),
+        matches: |pair| pair.is_op(op::EXISTS) && pair.java.get("err") == "0" && is_refused_like(pair, "-102"),
     },
     Known {
         name: "create2 in a multi",
         reason: "since 3.8.2 it is answered as create2, with the Stat; before, as create",
-        matches: |op, java, ours| op == op::MULTI && without_create2(java) == without_create2(ours),
+        matches: |pair| pair.is_op(op::MULTI) && without_create2(pair.java) == without_create2(pair.ours),
     },
     Known {
-        name: "unreadable multi",
-        reason: "since 3.8.2 impossible flags or a null ACL in a create fail the whole multi as unreadable; before, \
-                 they were the result of that create",
-        matches: |op, java, ours| {
-            let refused_inside =
-                java.fields.iter().any(|f| f.name.ends_with(".err") && matches!(&*f.value, "-8" | "-114"));
-            op == op::MULTI && java.get("err") == "0" && refused_inside && is_refused_like(java, ours, "-5")
+        name: "null ACL in a multi",
+        reason: "since 3.8.2 a null ACL or impossible flags in a create make the whole multi unreadable; before, they \
+                 were the result of that create, if none failed in front of it",
+        matches: |pair| {
+            pair.is_op(op::MULTI) && pair.says("acl null") && pair.java.get("err") == "0" && is_refused_like(pair, "-5")
+        },
+    },
+    Known {
+        name: "unreadable multiRead",
+        reason: "Java sends the results in front of the unreadable part behind an error that has no body; nobody reads \
+                 them",
+        matches: |pair| {
+            pair.is_op(op::MULTI_READ) && pair.java.get("err") == "-5" && same_but(pair.java, pair.ours, &["trailing"])
         },
     },
     Known {
         name: "checkWatches of somebody else's watch",
         reason: "before 3.9.0 checkWatches found any client's watch on the path",
-        matches: |op, java, ours| {
-            op == op::CHECK_WATCHES && java.get("err") == "0" && is_refused_like(java, ours, "-121")
-        },
+        matches: |pair| pair.is_op(op::CHECK_WATCHES) && pair.java.get("err") == "0" && is_refused_like(pair, "-121"),
     },
 ];
 
@@ -62,7 +86,7 @@ fn same_but(java: &Item, ours: &Item, except: &[&str]) -> bool {
 }
 
 /// Ours is the same reply, with an error and no body.
-fn is_refused_like(java: &Item, ours: &Item, err: &str) -> bool {
+fn is_refused_like(Pair { java, ours, .. }: &Pair, err: &str) -> bool {
     ours.fields.len() == 3
         && ours.get("err") == err
         && ours.get("xid") == java.get("xid")

@@ -11,6 +11,7 @@ pub struct Paths {
     root: String,
     /// Created by somebody, perhaps deleted since.
     known: Vec<String>,
+    may_be_null: bool,
 }
 
 impl Paths {
@@ -41,8 +42,8 @@ impl Paths {
     fn odd(&self, random: &mut Random) -> Option<Vec<u8>> {
         let root = &self.root;
         let odd = match random.below(18) {
-            0 => return None,
-            1 => String::new(),
+            0 if self.may_be_null => return None,
+            0 | 1 => String::new(),
             2 => "/".to_owned(),
             3 => "abc".to_owned(),
             4 => format!("{root}/"),
@@ -83,7 +84,7 @@ pub struct Requests {
 
 impl Requests {
     pub fn new(seed: u64, profile: Profile, root: &str) -> Requests {
-        let paths = Paths { root: root.to_owned(), known: vec![root.to_owned()] };
+        let paths = Paths { root: root.to_owned(), known: vec![root.to_owned()], may_be_null: true };
         Requests { random: Random::new(seed, 0x4e9), profile, seed, paths }
     }
 
@@ -238,7 +239,7 @@ impl Requests {
         }
     }
 
-    fn read(&mut self, slot: usize) -> (i32, Body) {
+    pub fn read(&mut self, slot: usize) -> (i32, Body) {
         let path = self.path();
         let kinds = [op::EXISTS, op::GET_DATA, op::GET_CHILDREN, op::GET_CHILDREN2, op::GET_ACL];
         let op = self.random.pick(&kinds);
@@ -252,7 +253,15 @@ impl Requests {
         (op, body.bool("watch", may_watch && self.random.percent(60)))
     }
 
+    /// Without null paths: for these Java takes a zxid without making a transaction, and we make one.
     fn multi(&mut self) -> Body {
+        self.paths.may_be_null = false;
+        let body = self.any_multi();
+        self.paths.may_be_null = true;
+        body
+    }
+
+    fn any_multi(&mut self) -> Body {
         let mut body = Body::default();
         for _ in 0..self.random.weighted(&[1, 6, 8, 6, 4, 2, 1]) {
             let (kind, part) = match self.random.weighted(&[10, 5, 1, 1, 6, 8, 5]) {

@@ -6,6 +6,24 @@ use oxkeeper::wire::jute::{Reader, Write};
 
 use super::link::{Connect, Connected, Ended, Link, op, request, xid};
 
+impl Reply {
+    /// The path that a create gave.
+    pub fn path(&self) -> String {
+        Reader::new(&self.body).text().unwrap_or_default().into_owned()
+    }
+
+    /// The data that getData gave; null is empty.
+    pub fn data(&self) -> Vec<u8> {
+        Reader::new(&self.body).buffer().ok().flatten().unwrap_or_default().to_vec()
+    }
+
+    /// The names that getChildren gave.
+    pub fn names(&self) -> Vec<String> {
+        let names = Reader::new(&self.body).vector(|r| Ok(r.text()?.into_owned()));
+        names.ok().flatten().unwrap_or_default()
+    }
+}
+
 /// A reply, or how the connection ended.
 pub type Answer = Result<Reply, Ended>;
 
@@ -100,6 +118,24 @@ impl Client {
         body.put_buffer(Some(data));
         body.put_i32(-1);
         self.call(op::SET_DATA, &body)
+    }
+
+    /// Sets both or none, in a multi.
+    pub fn set_both(&mut self, paths: [&str; 2], data: &[u8]) -> Answer {
+        let mut body = Vec::new();
+        let header = |body: &mut Vec<u8>, op: i32, is_done: bool| {
+            body.put_i32(op);
+            body.put_bool(is_done);
+            body.put_i32(-1);
+        };
+        for path in paths {
+            header(&mut body, op::SET_DATA, false);
+            body.put_string(path);
+            body.put_buffer(Some(data));
+            body.put_i32(-1);
+        }
+        header(&mut body, -1, true);
+        self.call(op::MULTI, &body)
     }
 
     pub fn delete(&mut self, path: &str) -> Answer {

@@ -91,19 +91,19 @@ impl Server {
         unreachable!("the loop returns or panics")
     }
 
+    /// Starts and kills again after `life`, wherever the start has come by then.
+    pub fn start_and_kill(program: &Program, directory: &Path, settings: &Settings, life: Duration) {
+        let config = write_config(directory, settings, free_port());
+        let mut command = program.command(directory, &config, settings);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        std::thread::sleep(life);
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
     fn try_start(program: &Program, directory: &Path, settings: &Settings, port: u16) -> Result<Server, String> {
-        let config = directory.join("zoo.cfg");
-        let mut lines = vec![
-            format!("dataDir={}", directory.join("data").display()),
-            format!("clientPort={port}"),
-            "clientPortAddress=127.0.0.1".to_owned(),
-            "4lw.commands.whitelist=*".to_owned(),
-            "admin.enableServer=false".to_owned(),
-            "maxClientCnxns=0".to_owned(),
-        ];
-        lines.extend(settings.config.iter().cloned());
-        fs::create_dir_all(directory.join("data")).expect("test directory is writable");
-        fs::write(&config, lines.join("\n") + "\n").expect("test directory is writable");
+        let config = write_config(directory, settings, port);
         let log_path = directory.join("server.log");
         let log = File::options().create(true).append(true).open(&log_path).expect("test directory is writable");
         let log_start = log.metadata().map_or(0, |m| m.len() as usize);
@@ -157,6 +157,23 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// `zoo.cfg` in `directory`, for data in `directory/data`.
+fn write_config(directory: &Path, settings: &Settings, port: u16) -> PathBuf {
+    let config = directory.join("zoo.cfg");
+    let mut lines = vec![
+        format!("dataDir={}", directory.join("data").display()),
+        format!("clientPort={port}"),
+        "clientPortAddress=127.0.0.1".to_owned(),
+        "4lw.commands.whitelist=*".to_owned(),
+        "admin.enableServer=false".to_owned(),
+        "maxClientCnxns=0".to_owned(),
+    ];
+    lines.extend(settings.config.iter().cloned());
+    fs::create_dir_all(directory.join("data")).expect("test directory is writable");
+    fs::write(&config, lines.join("\n") + "\n").expect("test directory is writable");
+    config
 }
 
 /// A port that was free a moment ago.

@@ -84,8 +84,8 @@ def configuration(one, two):
     one.set("/k/configuration", b"last")
     event = events.get(timeout=PATIENCE_S)
     assert (event.type, event.path) == ("CHANGED", "/k/configuration")
-    one.delete("/k/configuration")
     assert pushed.get(timeout=PATIENCE_S) == b"last"
+    one.delete("/k/configuration")
     assert pushed.get(timeout=PATIENCE_S) is None
 
 
@@ -315,7 +315,10 @@ def load_balancing(one, two):
     leaving.stop()
     eventually("the leaving server is out", lambda: known == ["a", "b"])
     # SetPartitioner deals work out among those that are there, and again when somebody joins.
-    shares = [client.SetPartitioner("/k/shares", set=range(6), time_boundary=0.2) for client in (one, two)]
+    shares = [
+        client.SetPartitioner("/k/shares", set=range(6), time_boundary=0.2, identifier=name)
+        for client, name in ((one, "one"), (two, "two"))
+    ]
 
     def are_dealt_out():
         for share in shares:
