@@ -1,8 +1,9 @@
 //! Watches: registration, firing, closing, and how much memory one takes.
 //! `cargo bench --bench watch`
 
-use std::fs;
 use std::hint::black_box;
+use std::process::Command;
+use std::{env, fs};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group};
 use oxkeeper::shard::watch::{Fired, WatchKind, WatchTable};
@@ -120,32 +121,53 @@ fn resident() -> usize {
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
 }
 
-/// A million watches in several shapes: what each takes of resident memory, its share of paths and connections included.
-fn print_bytes_per_watch() {
-    for (path_count, connections) in [(1_000_000, 1), (100_000, 10), (10_000, 100), (1000, 1000), (100, 10_000)] {
-        let paths = paths(path_count);
-        let before = resident();
-        let table = watched(&paths, connections);
-        let bytes = resident().saturating_sub(before) as f64 / table.counts().total() as f64;
-        println!("{path_count} paths x {connections} connections: {bytes:.1} bytes per watch");
-        drop(black_box(table));
-    }
-    let paths = paths(100_000);
+/// What an argument to this program means: measure the memory of so many paths, each watched by so many connections.
+const MEASURE: &str = "--bytes-per-watch";
+
+/// Prints what a watch takes of resident memory, its share of paths and connections included. 0 connections: each path
+/// has one of its own.
+fn print_bytes_per_watch(path_count: usize, connections: u64) {
+    let paths = paths(path_count);
     let before = resident();
-    let mut table = table();
-    for (n, path) in paths.iter().enumerate() {
-        table.add(WatchKind::Data, path, ConnectionId(n as u64)).expect("there is room");
+    let mut watched = watched(&paths, connections);
+    if connections == 0 {
+        for (n, path) in paths.iter().enumerate() {
+            watched.add(WatchKind::Data, path, ConnectionId(n as u64)).expect("there is room");
+        }
     }
-    let bytes = resident().saturating_sub(before) as f64 / paths.len() as f64;
-    println!("100000 connections, each with a path of its own: {bytes:.1} bytes per watch");
+    let bytes = resident().saturating_sub(before) as f64 / watched.counts().total() as f64;
+    match connections {
+        0 => println!("{path_count} paths, each with a connection of its own: {bytes:.1} bytes per watch"),
+        _ => println!("{path_count} paths x {connections} connections: {bytes:.1} bytes per watch"),
+    }
+    black_box(watched);
+}
+
+/// A million watches in several shapes, each in a process of its own: an allocator keeps what it once had.
+fn measure_memory() {
+    let this = env::current_exe().expect("a running program has a path");
+    for (paths, connections) in
+        [(1_000_000, 1), (1_000_000, 0), (100_000, 10), (10_000, 100), (1000, 1000), (100, 10_000), (1, 1_000_000)]
+    {
+        let args = [MEASURE.to_owned(), paths.to_string(), connections.to_string()];
+        let status = Command::new(&this).args(args).status().expect("it runs again");
+        assert!(status.success());
+    }
 }
 
 criterion_group!(benches, registration, fire, one_shot, close);
 
 fn main() {
+    let args: Vec<String> = env::args().collect();
+    if let [_, what, paths, connections] = args.as_slice()
+        && what == MEASURE
+    {
+        let count = |text: &String| text.parse().expect("a number");
+        return print_bytes_per_watch(count(paths) as usize, count(connections));
+    }
     // `cargo test` runs every benchmark once, and needs no million watches.
-    if std::env::args().any(|arg| arg == "--bench") {
-        print_bytes_per_watch();
+    if args.iter().any(|arg| arg == "--bench") {
+        measure_memory();
     }
     benches();
     Criterion::default().configure_from_args().final_summary();

@@ -14,6 +14,9 @@ use crate::storage::log_file::FILE_HEADER;
 use crate::types::summary::{LatencySummary, Summary};
 use crate::types::time::Time;
 
+/// A stretch that was used up in less than this was written at 40 MB/s or more: the gentle pace is not far above.
+const URGENT_WITHIN: Duration = Duration::from_millis(100);
+
 /// A log file on its way through its life.
 struct OpenLog {
     path: PathBuf,
@@ -36,6 +39,8 @@ pub struct LogDriver {
     disk: Disk,
     files: AHashMap<FileId, OpenLog>,
     writes: AHashMap<WriteToken, (WriteId, Time, usize)>,
+    /// When the last stretch was asked for.
+    extended_at: Time,
     /// Files by the path that the helper knows them by.
     by_path: AHashMap<PathBuf, FileId>,
     pub times: LogTimes,
@@ -51,6 +56,7 @@ impl LogDriver {
             disk,
             files: AHashMap::new(),
             writes: AHashMap::new(),
+            extended_at: Time(0),
             by_path: AHashMap::new(),
             times: LogTimes::default(),
         }
@@ -72,7 +78,8 @@ impl LogDriver {
             }
             log::Output::Extend { file, from, upto } => {
                 let path = self.path(file)?;
-                self.ask(DiskRequest::ZeroAhead { path, from, upto, pace: Pace::Background })
+                let pace = self.pace();
+                self.ask(DiskRequest::ZeroAhead { path, from, upto, pace })
             }
             log::Output::Write { write, file, offset, len, buffer } => {
                 let log = self.files.get(&file).and_then(|log| log.file).ok_or("a file that is not open is written")?;
@@ -101,6 +108,14 @@ impl LogDriver {
         let mut first_block = Box::new([0; LOG_BLOCK_BYTES]);
         first_block[..FILE_HEADER.len()].copy_from_slice(&FILE_HEADER);
         self.ask(DiskRequest::MakeLog { path, first_block, length: upto, zeroed: upto })
+    }
+
+    /// Gently, unless the log is already on its way to the end of the last stretch: it waits for a stretch that is being
+    /// zeroed, and then the gentle pace would be the pace of every write.
+    fn pace(&mut self) -> Pace {
+        let now = clock::now();
+        let since = now.saturating_since(std::mem::replace(&mut self.extended_at, now));
+        if since < URGENT_WITHIN { Pace::Urgent } else { Pace::Background }
     }
 
     fn path(&self, file: FileId) -> Result<PathBuf, String> {

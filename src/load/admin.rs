@@ -17,8 +17,8 @@ use crate::wire::client_encode::{self as encode, ANY_VERSION, op};
 
 /// Requests in flight while directories are made and znodes removed.
 const WINDOW: usize = 512;
-/// Silence after which a server is given up.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Silence after which a server is given up, in connect timeouts: work on disk takes longer than a handshake.
+const ANSWER_LIMIT: u32 = 6;
 const RETRY: Duration = Duration::from_millis(100);
 
 const OK: i32 = ErrorCode::Ok.code();
@@ -76,7 +76,7 @@ impl Admin {
                 error: "that it wants none (timeout 0)".to_owned(),
             });
         }
-        admin.stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(unreachable)?;
+        admin.stream.set_read_timeout(Some(plan.connect_timeout * ANSWER_LIMIT)).map_err(unreachable)?;
         Ok(admin)
     }
 
@@ -87,16 +87,17 @@ impl Admin {
     /// Writes all that waits and takes in what one read gives.
     fn exchange(&mut self, on: impl FnMut(Heard<'_>)) -> Result<(), LoadError> {
         let server = self.server;
-        let local = |error: std::io::Error| match error.kind() {
+        let failed = |error: std::io::Error| match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                 LoadError::NotZooKeeper { server, why: "it accepts connections but does not answer".to_owned() }
             }
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => LoadError::Closed { server, sessions: 0 },
             _ => LoadError::Unreachable { server, why: error.to_string() },
         };
         let unsent = self.session.unsent().len();
-        self.stream.write_all(self.session.unsent()).map_err(local)?;
+        self.stream.write_all(self.session.unsent()).map_err(failed)?;
         self.session.sent(unsent, Time(0));
-        match self.stream.read(&mut self.buffer).map_err(local)? {
+        match self.stream.read(&mut self.buffer).map_err(failed)? {
             0 => Err(LoadError::Closed { server, sessions: 0 }),
             n => self
                 .session

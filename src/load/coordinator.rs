@@ -35,12 +35,14 @@ const LEAD: Duration = Duration::from_millis(20);
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// How often an interrupt is looked for.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often removing is begun, when connections are lost on the way.
+const CLEAN_UP_ATTEMPTS: u32 = 5;
 /// Descriptors besides those of sessions.
 const SPARE_DESCRIPTORS: u64 = 64;
 
 /// Runs the command. Success means that the run took place, whatever the numbers.
 pub fn run(args: BenchArgs) -> ExitCode {
-    match bench(&args) {
+    match bench(&args).and_then(|summary| report::write(&args, &summary)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("oxkeeper bench: {error}");
@@ -49,7 +51,8 @@ pub fn run(args: BenchArgs) -> ExitCode {
     }
 }
 
-fn bench(args: &BenchArgs) -> Result<(), LoadError> {
+/// The whole run but for writing reports.
+pub fn bench(args: &BenchArgs) -> Result<Summary, LoadError> {
     let plan = Arc::new(Plan::new(args)?);
     let progress = Progress::new(!args.quiet, std::io::stderr().is_terminal(), args.progress);
     raise_descriptors(&plan)?;
@@ -68,9 +71,11 @@ fn bench(args: &BenchArgs) -> Result<(), LoadError> {
         crew.remove_keys(&progress);
     }
     crew.close();
-    // What was measured is worth more than a clean server: trouble in cleaning up is told and no more.
+    // What was measured is worth more than a clean server: trouble in cleaning up is told and no more. A run that
+    // failed has tried the server long enough.
+    let attempts = if outcome.is_ok() { CLEAN_UP_ATTEMPTS } else { 1 };
     if !plan.keep
-        && let Err(error) = clean_up(&plan, &made)
+        && let Err(error) = clean_up(&plan, &made, attempts)
         && outcome.is_ok()
     {
         let prefix = &plan.paths.prefix;
@@ -78,8 +83,7 @@ fn bench(args: &BenchArgs) -> Result<(), LoadError> {
     }
     progress.end();
     let outcome = outcome?;
-    let summary = Summary::new(args, &plan, version, started_at, &outcome);
-    report::write(args, &summary)
+    Ok(Summary::new(args, &plan, version, started_at, &outcome))
 }
 
 /// Each session is a descriptor.
@@ -116,7 +120,20 @@ fn prepare(plan: &Plan, admin: &mut Admin) -> Result<Vec<String>, LoadError> {
     Ok(made)
 }
 
-fn clean_up(plan: &Plan, made: &[String]) -> Result<(), LoadError> {
+/// Removes what the run made. Begins again when the connection is lost on the way: removing is idempotent.
+fn clean_up(plan: &Plan, made: &[String], attempts: u32) -> Result<(), LoadError> {
+    let mut outcome = Ok(());
+    for _ in 0..attempts {
+        outcome = try_clean_up(plan, made);
+        match &outcome {
+            Err(LoadError::Closed { .. } | LoadError::Unreachable { .. }) => {}
+            Ok(()) | Err(_) => break,
+        }
+    }
+    outcome
+}
+
+fn try_clean_up(plan: &Plan, made: &[String]) -> Result<(), LoadError> {
     let mut admin = Admin::connect(plan)?;
     admin.sweep(&plan.paths.prefix)?;
     for path in made.iter().rev() {

@@ -17,6 +17,8 @@ pub enum LoadError {
     Closed { server: SocketAddr, sessions: usize },
     /// It answered with an error that set-up cannot live with.
     Answer { doing: String, error: String },
+    /// Znodes cannot be created or removed: nothing is answered any more.
+    Stalled { seconds: u64, last_loss: Option<String> },
     /// Ctrl-C came before anything was measured.
     Interrupted,
     /// Our own machine said no.
@@ -45,6 +47,14 @@ impl fmt::Display for LoadError {
                  (60 unless set; 0 is no bound)."
             ),
             LoadError::Answer { doing, error } => write!(f, "{doing}: the server answered {error}"),
+            LoadError::Stalled { seconds, last_loss: None } => {
+                write!(f, "nothing was answered for {seconds} s while creating or removing znodes\nIs the disk full?")
+            }
+            LoadError::Stalled { seconds, last_loss: Some(loss) } => write!(
+                f,
+                "nothing was answered for {seconds} s while creating or removing znodes; connections are lost, the last \
+                 of {loss}\nA server closes them at once when requests exceed its jute.maxbuffer (1 MB unless set)."
+            ),
             LoadError::Interrupted => f.write_str("interrupted before anything was measured"),
             LoadError::Local { doing, why } => write!(f, "{doing}: {why}"),
         }

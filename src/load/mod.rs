@@ -24,3 +24,8 @@ mod worker;
 mod workload;
 
 pub use coordinator::run;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

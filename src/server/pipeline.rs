@@ -38,6 +38,9 @@ use crate::zab::quorum::Quorum;
 const DIGEST_EVERY_MASK: u64 = 0x7f;
 const DIGESTS_MAX: usize = 1024;
 
+/// Garbage that a sleeping server still has is looked at this often.
+const RECLAIM_AGAIN: Duration = Duration::from_millis(20);
+
 /// Both clocks, read once per turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Now {
@@ -127,6 +130,8 @@ pub struct ZabCore<B> {
     snapshots: SnapshotSchedule,
     reaper: Reaper,
     expired: Vec<SessionId>,
+    /// There is garbage, and perhaps no turn of its own accord.
+    reclaim_at: Option<Time>,
     is_stopping: bool,
 }
 
@@ -168,6 +173,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             committed_digest,
             digests: VecDeque::new(),
             expired: Vec::new(),
+            reclaim_at: None,
             is_stopping: false,
         };
         core.start_snapshot(out);
@@ -209,7 +215,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     /// When `Timeout` should come.
     pub fn deadline(&self) -> Option<Time> {
-        let deadlines = [self.leases.next_deadline(), self.log.deadline(), Some(self.reaper.deadline())];
+        let deadlines =
+            [self.leases.next_deadline(), self.log.deadline(), Some(self.reaper.deadline()), self.reclaim_at];
         deadlines.into_iter().flatten().min()
     }
 
@@ -395,7 +402,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             self.log.step(now.time, log::Input::Roll, &mut self.log_out);
             self.drain_log(now, out);
         }
-        self.tree.reclaim(limits::SLICE_TXNS);
+        self.reclaim(now);
+    }
+
+    /// Gives memory back, a bounded piece at a time: more than one turn makes, so that it keeps up.
+    fn reclaim(&mut self, now: Now) {
+        let more = self.tree.reclaim(limits::RECLAIMED_PER_TURN);
+        self.reclaim_at = more.then(|| now.time + RECLAIM_AGAIN);
     }
 
     fn close_block(&mut self) {

@@ -279,6 +279,8 @@ pub struct WatchTable {
     nodes: Vec<Node>,
     free_nodes: Vec<u32>,
     recursive: HashTable<RecursiveEntry>,
+    /// No path in `recursive` is longer.
+    recursive_len_max: usize,
     /// Length of all watched paths together.
     path_bytes: usize,
     slots: HashMap<ConnectionId, u32, RandomState>,
@@ -300,6 +302,7 @@ impl WatchTable {
             nodes: Vec::new(),
             free_nodes: Vec::new(),
             recursive: HashTable::new(),
+            recursive_len_max: 0,
             path_bytes: 0,
             watching: Vec::new(),
             free_slots: Vec::new(),
@@ -423,7 +426,9 @@ impl WatchTable {
                 watching.told = *step;
                 out.connections.push(watching.connection);
             }
-            recount(counts, watching, before, after);
+            if after != before {
+                recount(counts, watching, before, after);
+            }
         });
     }
 
@@ -509,7 +514,7 @@ impl WatchTable {
             found.extend(self.find_recursive(path::ROOT, self.chained_hash(path::ROOT)));
         }
         let (mut state, mut from) = (self.hasher.build_hasher(), 0);
-        for end in inner_slashes(path) {
+        for end in inner_slashes(path).take_while(|end| *end <= self.recursive_len_max) {
             state.write(&path.as_bytes()[from..end]);
             found.extend(self.find_recursive(&path[..end], state.finish() as u32));
             from = end;
@@ -533,7 +538,9 @@ impl WatchTable {
     }
 
     fn add_recursive(&mut self, id: u32) {
-        let hash = self.chained_hash(&self.nodes[id as usize].path);
+        let path = &self.nodes[id as usize].path;
+        let hash = self.chained_hash(path);
+        self.recursive_len_max = self.recursive_len_max.max(path.len());
         match self.recursive.find_mut(spread(hash), |entry| entry.id == id) {
             Some(entry) => entry.watchers += 1,
             None => {
@@ -549,6 +556,9 @@ impl WatchTable {
         entry.get_mut().watchers -= 1;
         if entry.get().watchers == 0 {
             entry.remove();
+            if self.recursive.is_empty() {
+                self.recursive_len_max = 0;
+            }
         }
     }
 
@@ -583,7 +593,7 @@ impl WatchTable {
 
 /// Where the ancestors of a path end, but for the root: at every slash that is not its first byte.
 fn inner_slashes(path: &str) -> impl Iterator<Item = usize> {
-    path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0)
+    path.bytes().enumerate().skip(1).filter(|(_, byte)| *byte == b'/').map(|(at, _)| at)
 }
 
 /// Keeps the counts true when the modes of one connection at one path change.

@@ -134,9 +134,9 @@ impl Tree {
         zxid_of(self.store.published())
     }
 
-    /// Frees what no reader can see any more, at most `budget` records.
-    pub fn reclaim(&mut self, budget: usize) {
-        self.store.reclaim(budget);
+    /// Frees what no reader can see any more, at most `budget` records; whether there is more.
+    pub fn reclaim(&mut self, budget: usize) -> bool {
+        self.store.reclaim(budget) > 0
     }
 
     /// Another reader, for a shard or a snapshot, at the published version. `None`: there are too many.

@@ -103,10 +103,16 @@ fn render_stage(out: &mut String, stage: &StageSummary) {
     }
     render_tiles(out, stage);
     out.push_str("<div class=\"plots\">\n");
-    out.push_str(&throughput(stage).render());
-    out.push_str(&latency(stage).render());
+    // Two points in time are no course of time.
+    let has_course = groups(stage).len() > 2;
+    if has_course {
+        out.push_str(&throughput(stage).render());
+        out.push_str(&latency(stage).render());
+    }
     out.push_str(&percentiles(stage).render());
-    out.push_str(&generator(stage).render());
+    if has_course {
+        out.push_str(&generator(stage).render());
+    }
     out.push_str("</div>\n");
     render_table(out, stage);
 }
@@ -114,7 +120,7 @@ fn render_stage(out: &mut String, stage: &StageSummary) {
 fn render_tiles(out: &mut String, stage: &StageSummary) {
     let latency = &stage.total.latency_us;
     let tiles = [
-        (count(stage.total.per_second.round() as u64), "operations per second"),
+        (count(stage.total.per_second.round() as u64), "op/s"),
         (micros(latency.p50), "p50"),
         (micros(latency.p99), "p99"),
         (micros(latency.p99_9), "p99.9"),
@@ -149,8 +155,7 @@ fn time_axis(stage: &StageSummary) -> Axis {
     Axis::exact(end, |seconds| match seconds {
         s if end >= 7_200.0 => format!("{:.1} h", s / 3_600.0),
         s if end >= 300.0 => format!("{:.0} min", s / 60.0),
-        s if s.fract().abs() > 1e-6 => format!("{s:.1} s"),
-        s => format!("{s:.0} s"),
+        s => format!("{} s", (s * 10.0).round() / 10.0),
     })
 }
 
@@ -292,8 +297,12 @@ fn generator(stage: &StageSummary) -> Plot {
         y: Axis::linear(max, share),
         x_label: "",
         hints: hints.collect(),
-        series: vec![Series { name: format!("of {} threads", stage.generator.threads), colour: 6, points, base }],
+        series: vec![Series { name: threads(stage.generator.threads), colour: 6, points, base }],
     }
+}
+
+fn threads(count: usize) -> String {
+    if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") }
 }
 
 fn render_table(out: &mut String, stage: &StageSummary) {
@@ -332,7 +341,7 @@ fn render_settings(out: &mut String, summary: &Summary) {
         ("keys", format!("{}, {}", count(settings.keys as u64), settings.key_distribution)),
         ("measured", format!("{} s after {} s of warm-up", settings.duration_s, settings.warmup_s)),
         ("seed", settings.seed.to_string()),
-        ("generator", format!("{} {}, {} threads", summary.tool, summary.version, settings.threads)),
+        ("generator", format!("{} {}, {}", summary.tool, summary.version, threads(settings.threads))),
     ];
     if let Some(rate) = settings.rate {
         rows.push(("rate", format!("{} op/s", count(rate as u64))));

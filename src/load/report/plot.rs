@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 /// Size of a drawing in its own units; the page scales it.
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 66.0;
+const WIDTH: f64 = 600.0;
+const HEIGHT: f64 = 264.0;
+const LEFT: f64 = 62.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 34.0;
@@ -65,7 +65,7 @@ impl Axis {
         let min = if min > 0.0 && min.is_finite() { min } else { 1.0 };
         let max = if max > min && max.is_finite() { max } else { min };
         let marks = || (-3..12).flat_map(|decade| [1.0, 2.0, 5.0].map(|digit| digit * 10_f64.powi(decade)));
-        let from = marks().filter(|mark| *mark <= min).last().unwrap_or(min);
+        let from = marks().rfind(|mark| *mark <= min).unwrap_or(min);
         let to = marks().find(|mark| *mark >= max && *mark > from).unwrap_or(max.max(from * 2.0));
         // Beyond two decades only the decades themselves are told.
         let all = to / from <= 100.0;

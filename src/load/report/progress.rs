@@ -50,16 +50,12 @@ impl Progress {
 
     pub fn second(&self, second: &Second) {
         let latency = &second.latency_us;
-        let mut line = format!(
-            "{:>4} s  {:>10} op/s   p50 {}  p99 {}  max {}   {} sessions   generator {}",
-            second.second + 1,
-            count(second.count),
-            micros(latency.p50),
-            micros(latency.p99),
-            micros(latency.max),
-            second.sessions,
-            share(second.cpu_share),
-        );
+        let mut line = format!("{:>4} s  {:>10} op/s", second.second + 1, count(second.count));
+        if second.count > 0 {
+            let [p50, p99, max] = [latency.p50, latency.p99, latency.max].map(micros);
+            line += &format!("   p50 {p50}  p99 {p99}  max {max}");
+        }
+        line += &format!("   {} sessions   generator {}", count(second.sessions), share(second.cpu_share));
         if second.errors > 0 {
             line += &format!("   {} errors", count(second.errors));
         }

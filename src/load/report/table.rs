@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Row, StageSummary, Summary};
+use super::{Row, Settings, StageSummary, Summary};
 
 /// The whole text, ending with a newline.
 pub fn render(summary: &Summary) -> String {
@@ -13,20 +13,7 @@ pub fn render(summary: &Summary) -> String {
     }
     let server = summary.server_version.as_ref().map_or(String::new(), |version| format!(", ZooKeeper {version}"));
     line(&mut out, &format!("server     {}{server}", settings.servers.join(", ")));
-    let pace = settings.rate.map_or("closed loop".to_owned(), |rate| format!("{} op/s", count(rate as u64)));
-    line(
-        &mut out,
-        &format!(
-            "workload   {}, {} sessions × depth {}, {} bytes, {} keys {}, {pace}, {:.1} s",
-            settings.workload,
-            count(settings.sessions as u64),
-            count(settings.depth as u64),
-            count(settings.value_size as u64),
-            count(settings.keys as u64),
-            settings.key_distribution,
-            settings.duration_s,
-        ),
-    );
+    line(&mut out, &format!("workload   {}", workload(settings)));
     if let Some(opened_s) = summary.opened_s {
         let rate = settings.sessions as f64 / opened_s.max(1e-9);
         line(&mut out, &format!("opened     {:.2} s ({} sessions/s)", opened_s, count(rate as u64)));
@@ -35,6 +22,26 @@ pub fn render(summary: &Summary) -> String {
         render_stage(&mut out, stage);
     }
     out
+}
+
+/// What was done, without what this workload does not use.
+fn workload(settings: &Settings) -> String {
+    let count = |number: usize| count(number as u64);
+    let pace = settings.rate.map_or("closed loop".to_owned(), |rate| format!("{rate} op/s"));
+    let (name, sessions, bytes) = (&settings.workload, count(settings.sessions), count(settings.value_size));
+    let seconds = settings.duration_s;
+    match name.as_str() {
+        "idle" => format!("{name}, {sessions} sessions, {seconds} s"),
+        "storm" => format!("{name}, {sessions} sessions at once, {pace}, {seconds} s"),
+        "watch" => format!("{name}, {sessions} watchers, {bytes} bytes, {pace}, {seconds} s"),
+        "fill" => format!("{name}, {sessions} sessions × depth {}, {bytes} bytes, {pace}", count(settings.depth)),
+        mix => format!(
+            "{mix}, {sessions} sessions × depth {}, {bytes} bytes, {} keys {}, {pace}, {seconds} s",
+            count(settings.depth),
+            count(settings.keys as usize),
+            settings.key_distribution
+        ),
+    }
 }
 
 fn line(out: &mut String, text: &str) {

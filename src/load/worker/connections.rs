@@ -5,7 +5,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
-use super::{CLOSED_BY_SERVER, HANDSHAKES_MAX, LOST_LIMIT, RETRY_MS_MAX, Report, Stretch, Work, Worker};
+use super::{CLOSED_BY_SERVER, HANDSHAKES_MAX, RETRY_MS_MAX, Report, STALL_LIMIT, Stretch, Work, Worker};
 use crate::load::error::{CONNECTION_LOSS, LoadError};
 use crate::load::session::{InFlight, Phase};
 use crate::load::workload::Op;
@@ -55,6 +55,9 @@ impl Worker {
     pub(super) fn lose(&mut self, index: usize, now: Time, why: &str) {
         let phase = self.slots[index].session.phase();
         self.drop_connection(index, now);
+        if phase != Phase::Closing {
+            self.last_loss = Some(format!("{}: {why}", self.plan.servers[self.slots[index].server]));
+        }
         match phase {
             Phase::Closing => return self.on_closed(index, now),
             Phase::Up => self.recorder.link(now, |links| links.lost += 1),
@@ -65,9 +68,10 @@ impl Worker {
         }
         let slot = &mut self.slots[index];
         slot.server = (slot.server + 1) % self.plan.servers.len();
-        let wait_ms = match slot.failures {
+        // The others are tried at once; only a whole round without success makes it wait.
+        let wait_ms = match slot.failures as usize / self.plan.servers.len() {
             0 => 0,
-            failures => (5_u64 << failures.min(10)).min(RETRY_MS_MAX),
+            rounds => (5_u64 << rounds.min(10)).min(RETRY_MS_MAX),
         };
         if !self.is_closing {
             self.down.insert((now + Duration::from_millis(wait_ms), index));
@@ -82,17 +86,22 @@ impl Worker {
         if self.is_storming() {
             self.recorder.error(Op::Connect, CONNECTION_LOSS, now);
         }
-        let is_hopeless = match (self.has_opened, &self.stretch) {
-            (false, _) => now.saturating_since(self.progress_at) > self.plan.connect_timeout,
-            // Work that must be done cannot go on without end; a run that ends by the clock can.
-            (true, Some(Stretch { until: None, .. })) => now.saturating_since(self.up_at) > LOST_LIMIT,
-            (true, _) => false,
-        };
-        if is_hopeless {
+        if !self.has_opened && now.saturating_since(self.progress_at) > self.plan.connect_timeout {
             self.fail(match why {
                 CLOSED_BY_SERVER => LoadError::Closed { server, sessions: self.up },
                 why => LoadError::Unreachable { server, why: why.to_owned() },
             });
+        }
+    }
+
+    /// Work that must be done does not go on without end; a run that ends by the clock may.
+    fn look_for_stall(&mut self, now: Time) {
+        if let Some(Stretch { until: None, .. }) = &self.stretch
+            && self.started
+            && now.saturating_since(self.answered_at) > STALL_LIMIT
+        {
+            self.stretch = None;
+            self.fail(LoadError::Stalled { seconds: STALL_LIMIT.as_secs(), last_loss: self.last_loss.clone() });
         }
     }
 
@@ -133,9 +142,7 @@ impl Worker {
 
     /// Pings, and connections on which nothing moves.
     pub(super) fn keep_house(&mut self, now: Time) {
-        if self.up > 0 {
-            self.up_at = now;
-        }
+        self.look_for_stall(now);
         for index in 0..self.slots.len() {
             let session = &mut self.slots[index].session;
             let timeout = Duration::from_millis(session.timeout_ms().max(0) as u64);

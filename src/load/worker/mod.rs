@@ -43,16 +43,19 @@ const READ_BYTES: usize = 256 << 10;
 const EVENTS_PER_TURN: usize = 1024;
 /// Connections that one worker opens at the same time: a backlog of 50, Java's default, should not overflow.
 const HANDSHAKES_MAX: usize = 48;
-/// How often pings, silence and stuck handshakes are looked at.
+/// How often pings, silence and stuck handshakes are looked at, at least; more often when sessions time out soon.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
+const HOUSEKEEPING_MIN: Duration = Duration::from_millis(5);
+/// How often within a session timeout.
+const HOUSEKEEPINGS_PER_TIMEOUT: u32 = 16;
 /// How long answers are waited for when a phase has ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long closing of sessions may take at the very end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
-/// Longest wait between two attempts to connect.
-const RETRY_MS_MAX: u64 = 1_000;
-/// How long work that must be done goes on without any session.
-const LOST_LIMIT: Duration = Duration::from_secs(20);
+/// Longest wait between two rounds of attempts to connect: short against what a failover may take.
+const RETRY_MS_MAX: u64 = 100;
+/// How long work that must be done goes on without any answer.
+const STALL_LIMIT: Duration = Duration::from_secs(20);
 /// Why a connection ended, as told to `lose`.
 const CLOSED_BY_SERVER: &str = "closed by the server";
 
@@ -161,9 +164,12 @@ pub struct Worker {
     is_closing: bool,
     /// When the opening or closing of sessions last got on.
     progress_at: Time,
-    /// When a session was last seen to stand.
-    up_at: Time,
+    /// When a request was last answered, or the stretch began.
+    answered_at: Time,
+    /// Why a connection was last lost.
+    last_loss: Option<String>,
     housekeeping_at: Time,
+    housekeeping: Duration,
     stretch: Option<Stretch>,
     started: bool,
     draining_since: Option<Time>,
@@ -236,8 +242,10 @@ impl Worker {
             has_opened: false,
             is_closing: false,
             progress_at: clock.now(),
-            up_at: clock.now(),
+            answered_at: clock.now(),
+            last_loss: None,
             housekeeping_at: Time(0),
+            housekeeping: HOUSEKEEPING,
             stretch: None,
             started: false,
             draining_since: None,
@@ -322,7 +330,7 @@ impl Worker {
             self.go_on(now);
         }
         if now >= self.housekeeping_at {
-            self.housekeeping_at = now + HOUSEKEEPING;
+            self.housekeeping_at = now + self.housekeeping;
             self.keep_house(now);
         }
         let is_closed = self.up == 0 && self.handshakes == 0;

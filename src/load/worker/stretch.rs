@@ -11,6 +11,7 @@ impl Worker {
     pub(super) fn begin(&mut self, stretch: Stretch) {
         self.recorder = Recorder::new(stretch.measure_from, stretch.until, stretch.schedule.is_some());
         self.started = false;
+        self.answered_at = stretch.start;
         self.draining_since = None;
         self.again.clear();
         let idle = (0..self.slots.len()).filter(|slot| self.slots[*slot].session.phase() == Phase::Down);

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use super::{CLOSED_BY_SERVER, RETRY_MS_MAX, Slot, Stretch, Work, Worker};
+use super::{CLOSED_BY_SERVER, HOUSEKEEPING_MIN, HOUSEKEEPINGS_PER_TIMEOUT, RETRY_MS_MAX, Slot, Stretch, Work, Worker};
 use crate::load::error::LoadError;
 use crate::load::fan_out::Watch;
 use crate::load::session::{Heard, Phase, Violation};
@@ -11,6 +11,14 @@ use crate::load::workload::Op;
 use crate::types::error_code::ErrorCode;
 use crate::types::time::Time;
 use crate::wire::client_encode as encode;
+
+/// A server that closes with bytes unread resets the connection.
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CLOSED_BY_SERVER.to_owned(),
+        _ => error.to_string(),
+    }
+}
 
 impl Worker {
     pub(super) fn on_ready(&mut self, index: usize, read_closed: bool) {
@@ -37,7 +45,7 @@ impl Worker {
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected => return,
                     io::ErrorKind::Interrupted => {}
-                    _ => return self.lose(index, self.clock.now(), &error.to_string()),
+                    _ => return self.lose(index, self.clock.now(), &why(&error)),
                 },
             }
         }
@@ -56,7 +64,7 @@ impl Worker {
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected => return,
                     io::ErrorKind::Interrupted => {}
-                    _ => return self.lose(index, now, &error.to_string()),
+                    _ => return self.lose(index, now, &why(&error)),
                 },
             }
         }
@@ -81,10 +89,15 @@ impl Worker {
                 self.handshakes -= 1;
                 self.up += 1;
                 self.slots[index].failures = 0;
+                let timeout = Duration::from_millis(self.slots[index].session.timeout_ms().max(0) as u64);
+                self.housekeeping = self.housekeeping.min(timeout / HOUSEKEEPINGS_PER_TIMEOUT).max(HOUSEKEEPING_MIN);
                 self.progress_at = now;
                 self.refill(index, now);
             }
-            (Phase::Up, Phase::Up) => self.refill(index, now),
+            (Phase::Up, Phase::Up) => {
+                self.answered_at = now;
+                self.refill(index, now);
+            }
             _ => {}
         }
     }

@@ -8,12 +8,14 @@ const BLOCK: usize = 1024;
 pub(super) struct Queue<T> {
     /// Never empty; only the last may be short, only the first partly consumed.
     blocks: VecDeque<VecDeque<T>>,
+    /// The block that was emptied last, for the next one.
+    spare: Option<VecDeque<T>>,
     len: usize,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Queue<T> {
-        Queue { blocks: VecDeque::from([VecDeque::new()]), len: 0 }
+        Queue { blocks: VecDeque::from([VecDeque::new()]), spare: None, len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -22,7 +24,8 @@ impl<T> Queue<T> {
 
     pub(super) fn push_back(&mut self, value: T) {
         if self.blocks.back().is_none_or(|block| block.len() >= BLOCK) {
-            self.blocks.push_back(VecDeque::with_capacity(BLOCK));
+            let block = self.spare.take().unwrap_or_else(|| VecDeque::with_capacity(BLOCK));
+            self.blocks.push_back(block);
         }
         if let Some(block) = self.blocks.back_mut() {
             block.push_back(value);
@@ -48,7 +51,7 @@ impl<T> Queue<T> {
         let value = block.pop_front()?;
         self.len -= 1;
         if block.is_empty() && self.blocks.len() > 1 {
-            self.blocks.pop_front();
+            self.spare = self.blocks.pop_front();
         }
         Some(value)
     }
