@@ -34,7 +34,7 @@ enum Command {
     /// Run a throw-away server: empty, in a temporary directory that goes with it.
     Dev(DevArgs),
     /// Drive any ZooKeeper server with load, and report.
-    Bench(load::args::BenchArgs),
+    Bench(Box<load::args::BenchArgs>),
 }
 
 #[derive(Args)]
@@ -62,7 +62,7 @@ pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Server(args) => server(&args.words),
         Command::Dev(args) => dev(&args),
-        Command::Bench(args) => return load::run(args),
+        Command::Bench(args) => return load::run(*args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

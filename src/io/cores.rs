@@ -49,7 +49,7 @@ impl Core {
         let mut stalls = Stalls::new(clock::now(), TOLERATED_PAUSE);
         let mut stop_by: Option<Time> = None;
         if let Some(zab) = &mut self.zab {
-            zab.start(read_clocks(), &mut self.ring);
+            zab.start(&mut self.ring);
         }
         loop {
             let now = read_clocks();

@@ -434,9 +434,9 @@ impl Seat {
             ring.add_listener(listener);
         }
         let zab = self.zab.map(|zab| zab.sit_down(settings, process, &mut ring));
-        let shard = self.shard.map(|plan| {
-            ShardDriver::new(plan.shard, plan.queues, plan.deal, plan.admission, settings.whitelist.clone())
-        });
+        let shard = self
+            .shard
+            .map(|plan| ShardDriver::new(plan.shard, plan.queues, plan.deal, plan.admission, settings.whitelist));
         Ok(Core { ring, sleeper, shard, zab, spin: settings.spin })
     }
 }

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::clock;
 use super::disk::DiskEvent;
 use super::log_driver::LogDriver;
 use super::mail::{ToShard, ToZab};
@@ -108,8 +107,8 @@ impl ZabDriver {
     }
 
     /// The machine's first wishes, from its making.
-    pub fn start(&mut self, now: Now, ring: &mut Ring) {
-        self.carry_out(now, ring);
+    pub fn start(&mut self, ring: &mut Ring) {
+        self.carry_out(ring);
     }
 
     /// A stall of this process is nobody's silence.
@@ -243,7 +242,7 @@ impl ZabDriver {
 
     fn stats(&self) -> ZabStats {
         ZabStats {
-            fsynctime: self.log.times.fsync.clone(),
+            fsynctime: self.log.times.fsync,
             fsync_threshold_exceed_count: self.log.times.threshold_exceeded,
             ..self.stats.clone()
         }
@@ -262,10 +261,10 @@ impl ZabDriver {
 
     fn step(&mut self, now: Now, input: Input<LogBuffer>, ring: &mut Ring) {
         self.zab.step(now, input, &mut self.out);
-        self.carry_out(now, ring);
+        self.carry_out(ring);
     }
 
-    fn carry_out(&mut self, _now: Now, ring: &mut Ring) {
+    fn carry_out(&mut self, ring: &mut Ring) {
         if self.out.is_empty() {
             return;
         }
@@ -291,6 +290,5 @@ impl ZabDriver {
             }
         }
         self.out = out;
-        let _ = clock::now;
     }
 }

@@ -177,7 +177,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             is_stopping: false,
         };
         core.start_snapshot(out);
-        core.drain_log(now, out);
+        core.drain_log(out);
         core
     }
 
@@ -198,7 +198,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             Input::Batch { shard, batch } => self.on_batch(now, shard, batch, out),
             Input::Log(input) => {
                 self.log.step(now.time, input, &mut self.log_out);
-                self.drain_log(now, out);
+                self.drain_log(out);
             }
             Input::EndOfTurn => self.end_turn(now, out),
             Input::SnapshotDone { bytes } => self.snapshots.on_done(bytes),
@@ -208,7 +208,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
                 self.is_stopping = true;
                 self.close_block();
                 self.log.step(now.time, log::Input::Stop, &mut self.log_out);
-                self.drain_log(now, out);
+                self.drain_log(out);
             }
         }
     }
@@ -396,11 +396,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     fn end_turn(&mut self, now: Now, out: &mut Vec<Output<B>>) {
         self.close_block();
         self.log.step(now.time, log::Input::Submit, &mut self.log_out);
-        self.drain_log(now, out);
+        self.drain_log(out);
         if self.snapshots.is_due() && !self.is_stopping {
             self.start_snapshot(out);
             self.log.step(now.time, log::Input::Roll, &mut self.log_out);
-            self.drain_log(now, out);
+            self.drain_log(out);
         }
         self.reclaim(now);
     }
@@ -419,8 +419,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     }
 
     /// Hands the log's wishes on, and takes its flushes as this server's ack.
-    fn drain_log(&mut self, now: Now, out: &mut Vec<Output<B>>) {
-        let _ = now;
+    fn drain_log(&mut self, out: &mut Vec<Output<B>>) {
         for output in std::mem::take(&mut self.log_out) {
             match output {
                 log::Output::Flushed { upto } => {
@@ -476,7 +475,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     fn on_timeout(&mut self, now: Now, out: &mut Vec<Output<B>>) {
         self.log.step(now.time, log::Input::Timeout, &mut self.log_out);
-        self.drain_log(now, out);
+        self.drain_log(out);
         if self.is_stopping {
             return;
         }

@@ -19,9 +19,8 @@ pub fn put_write_reply(out: &mut Vec<u8>, op: OpCode, xid: i32, zxid: Zxid, effe
         }),
         (_, outcomes) => put_frame(out, |out| {
             put_reply_header(out, xid, zxid.as_i64(), ErrorCode::Ok);
-            match outcomes {
-                [outcome] => result(outcome, effects).put_record(out),
-                _ => {}
+            if let [outcome] = outcomes {
+                result(outcome, effects).put_record(out);
             }
         }),
     }

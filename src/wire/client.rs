@@ -268,7 +268,10 @@ impl<'a> WriteRequest<'a> {
             OpCode::Check => WriteRequest::Check { path: r.string()?, version: r.i32()? },
             OpCode::Multi => WriteRequest::Multi(Self::multi(r)?),
             OpCode::Reconfig => {
-                (r.string()?, r.string()?, r.string()?, r.i64()?);
+                for _ in ["joiningServers", "leavingServers", "newMembers"] {
+                    r.string()?;
+                }
+                r.i64()?;
                 WriteRequest::Reconfig
             }
             OpCode::CloseSession => WriteRequest::CloseSession,

@@ -50,7 +50,7 @@ impl<T> Slots<T> {
     /// # Safety
     /// The table is alive, and chunks are not freed while the caller looks.
     #[inline]
-    unsafe fn entry<'a>(&'a self, space: Space, at: u32) -> Option<&'a AtomicRef<T>> {
+    unsafe fn entry(&self, space: Space, at: u32) -> Option<&AtomicRef<T>> {
         if at < FIRST {
             return self.first.get(at as usize);
         }
