@@ -168,10 +168,10 @@ impl Fake {
             let (mut xid, op) = (reader.i32().ok()?, reader.i32().ok()?);
             state.gets += (op == op::GET_DATA) as u64;
             match self.fault {
-                Fault::Breaks { gets } if op == op::GET_DATA && state.gets % gets == 0 => {
-                    if state.gets / gets <= BREAKS_MAX {
-                        return None;
-                    }
+                Fault::Breaks { gets }
+                    if op == op::GET_DATA && state.gets.is_multiple_of(gets) && state.gets / gets <= BREAKS_MAX =>
+                {
+                    return None;
                 }
                 Fault::Expires { gets } if op == op::GET_DATA && state.gets == gets => {
                     state.sessions.clear();

@@ -21,6 +21,9 @@ use crate::wire::jute::JuteError;
 /// Longest reply that is believed, bytes: a directory of some millions of children still fits.
 pub const REPLY_BYTES_MAX: usize = 256 << 20;
 
+/// Sent bytes that may stay in front of unsent ones.
+const FLUSHED_BYTES_MAX: usize = 64 << 10;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     Down,
@@ -213,6 +216,10 @@ impl Session {
         self.last_sent = now;
         if self.flushed == self.outbox.len() {
             self.outbox.clear();
+            self.flushed = 0;
+        } else if self.flushed > FLUSHED_BYTES_MAX && self.flushed > self.outbox.len() / 2 {
+            // A socket that is never quite empty must not make the outbox grow.
+            self.outbox.drain(..self.flushed);
             self.flushed = 0;
         }
     }
@@ -426,6 +433,17 @@ mod tests {
         session.open(Time(3));
         assert_eq!(hear(&mut session, &connect_response(0, 0)).unwrap(), ["Refused"]);
         assert_eq!((session.phase(), session.id), (Phase::Down, SessionId::NONE));
+    }
+
+    #[test]
+    fn a_socket_that_is_never_empty_does_not_make_the_outbox_grow() {
+        let mut session = up();
+        for _ in 0..10_000 {
+            get(&mut session, 1);
+            session.sent(session.unsent().len() - 1, Time(1));
+        }
+        assert_eq!(session.unsent().len(), 1);
+        assert!(session.outbox.len() < 3 * FLUSHED_BYTES_MAX, "{}", session.outbox.len());
     }
 
     #[test]

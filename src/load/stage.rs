@@ -146,7 +146,7 @@ impl Stage {
                     *told = None;
                 }
             }
-            Report::Opened | Report::Failed(_) | Report::Closed => {}
+            Report::Opened | Report::Failed(_) => {}
         }
     }
 

@@ -260,10 +260,8 @@ fn latency(stage: &StageSummary) -> Plot {
 }
 
 fn percentiles(stage: &StageSummary) -> Plot {
-    let rows: Vec<&Row> = match stage.ops.iter().filter(|row| row.count > 0).collect::<Vec<_>>() {
-        rows if rows.len() == 1 => rows,
-        rows => rows.into_iter().chain([&stage.total]).collect(),
-    };
+    let total = stage.has_total().then_some(&stage.total);
+    let rows: Vec<&Row> = stage.ops.iter().filter(|row| row.count > 0).chain(total).collect();
     let series = rows.iter().enumerate().map(|(number, row)| Series {
         name: row.op.to_owned(),
         colour: number % COLOURS,
@@ -311,7 +309,7 @@ fn render_table(out: &mut String, stage: &StageSummary) {
         put(out, format_args!("<th>{head}</th>"));
     }
     out.push_str("</tr>\n");
-    let total = (stage.ops.len() > 1).then_some(&stage.total);
+    let total = stage.has_total().then_some(&stage.total);
     for row in stage.ops.iter().chain(total) {
         let class = if row.op == stage.total.op { " class=\"total\"" } else { "" };
         let latency = &row.latency_us;

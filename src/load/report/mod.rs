@@ -161,6 +161,11 @@ fn curve(stats: &OpStats) -> Vec<(f64, f64)> {
 }
 
 impl StageSummary {
+    /// Whether the total says more than a single operation's row.
+    fn has_total(&self) -> bool {
+        self.ops.iter().filter(|row| self.total_of.contains(&row.op)).count() > 1
+    }
+
     fn new(stage: &Stage, counts: impl Fn(Op) -> bool) -> StageSummary {
         let duration_s = stage.duration.as_secs_f64();
         let total = &stage.total;

@@ -43,8 +43,9 @@ impl Worker {
             stream.set_nodelay(true)?;
             Ok(stream)
         });
-        self.handshakes += 1;
         slot.session.open(now);
+        self.recount(index);
+        let slot = &mut self.slots[index];
         match connected {
             Ok(stream) => slot.stream = Some(stream),
             Err(error) => self.lose(index, now, &error.to_string()),
@@ -108,21 +109,33 @@ impl Worker {
     pub(super) fn drop_connection(&mut self, index: usize, now: Time) {
         let slot = &mut self.slots[index];
         slot.stream = None;
-        match slot.session.phase() {
-            Phase::Handshake => self.handshakes -= 1,
-            Phase::Up | Phase::Closing => self.up -= 1,
-            Phase::Down => {}
-        }
         for InFlight { op, key, .. } in slot.session.disconnect() {
             self.again.extend(key);
             self.set_was_lost |= op == Op::Set && self.writer == Some(index);
             self.recorder.error(op, CONNECTION_LOSS, now);
         }
         let watch = std::mem::take(&mut slot.watch);
+        self.recount(index);
         if let Some(Stretch { work: Work::Watch(fan_out), .. }) = &self.stretch
             && fan_out.lost(watch)
         {
             self.recorder.error(Op::Event, CONNECTION_LOSS, now);
+        }
+    }
+
+    /// Keeps `handshakes` and `up` in step with the phase of a session that may have changed.
+    pub(super) fn recount(&mut self, index: usize) {
+        let Worker { slots, handshakes, up, .. } = self;
+        let slot = &mut slots[index];
+        match std::mem::replace(&mut slot.counted, slot.session.phase()) {
+            Phase::Handshake => *handshakes -= 1,
+            Phase::Up | Phase::Closing => *up -= 1,
+            Phase::Down => {}
+        }
+        match slot.counted {
+            Phase::Handshake => *handshakes += 1,
+            Phase::Up | Phase::Closing => *up += 1,
+            Phase::Down => {}
         }
     }
 

@@ -28,7 +28,7 @@ use super::plan::Plan;
 use super::recorder::Recorder;
 use super::requests::{Generator, OwnZnodes, Templates, value};
 use super::schedule::Schedule;
-use super::session::Session;
+use super::session::{Phase, Session};
 use super::stats::Interval;
 use super::timer::Timer;
 use super::workload::Workload;
@@ -121,13 +121,14 @@ pub enum Report {
     Done {
         unsent: u64,
     },
-    Closed,
 }
 
 /// A session with its socket.
 #[derive(Debug)]
 struct Slot {
     session: Session,
+    /// The phase under which it is counted in `handshakes` or `up`.
+    counted: Phase,
     stream: Option<TcpStream>,
     /// Index of the server that it is or was connected to.
     server: usize,
@@ -209,6 +210,7 @@ impl Worker {
         let value = value(plan.value_size, plan.seed);
         let slots = share.sessions.clone().map(|number| Slot {
             session: Session::new(plan.session_timeout_ms, plan.depth),
+            counted: Phase::Down,
             stream: None,
             server: number as usize % plan.servers.len(),
             failures: 0,
@@ -335,7 +337,6 @@ impl Worker {
         }
         let is_closed = self.up == 0 && self.handshakes == 0;
         if self.is_closing && (is_closed || now.saturating_since(self.progress_at) > CLOSE_LIMIT) {
-            self.report(Report::Closed);
             return true;
         }
         false

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use super::{CLOSED_BY_SERVER, HOUSEKEEPING_MIN, HOUSEKEEPINGS_PER_TIMEOUT, RETRY_MS_MAX, Slot, Stretch, Work, Worker};
+use super::{CLOSED_BY_SERVER, HOUSEKEEPING_MIN, HOUSEKEEPINGS_PER_TIMEOUT, Slot, Stretch, Work, Worker};
 use crate::load::error::LoadError;
 use crate::load::fan_out::Watch;
 use crate::load::session::{Heard, Phase, Violation};
@@ -57,6 +57,7 @@ impl Worker {
             && !slot.session.unsent().is_empty()
         {
             match stream.write(slot.session.unsent()) {
+                Ok(0) => return self.lose(index, now, CLOSED_BY_SERVER),
                 Ok(n) => {
                     self.recorder.sent(n);
                     slot.session.sent(n, now);
@@ -73,49 +74,36 @@ impl Worker {
     fn take_in(&mut self, index: usize, bytes: &[u8]) {
         let now = self.clock.now();
         let phase = self.slots[index].session.phase();
-        if let Err(violation) = self.hear(index, bytes, now) {
+        let heard = self.hear(index, bytes, now);
+        self.recount(index);
+        if let Err(violation) = heard {
             return self.on_violation(index, now, phase, violation);
         }
         match (phase, self.slots[index].session.phase()) {
-            (Phase::Handshake, Phase::Down) => {
-                // Refused: the session has expired, or the server wants none. The next attempt asks for a new one.
-                self.handshakes -= 1;
-                let slot = &mut self.slots[index];
-                (slot.stream, slot.failures) = (None, slot.failures + 1);
-                let wait = Duration::from_millis(if slot.failures > 2 { RETRY_MS_MAX } else { 0 });
-                self.down.insert((now + wait, index));
-            }
-            (Phase::Handshake, Phase::Up | Phase::Closing) => {
-                self.handshakes -= 1;
-                self.up += 1;
+            (Phase::Handshake, Phase::Down) => self.lose(index, now, "no session was given"),
+            (Phase::Handshake, Phase::Up) => {
                 self.slots[index].failures = 0;
                 let timeout = Duration::from_millis(self.slots[index].session.timeout_ms().max(0) as u64);
                 self.housekeeping = self.housekeeping.min(timeout / HOUSEKEEPINGS_PER_TIMEOUT).max(HOUSEKEEPING_MIN);
                 self.progress_at = now;
                 self.refill(index, now);
             }
-            (Phase::Up, Phase::Up) => {
-                self.answered_at = now;
-                self.refill(index, now);
-            }
-            _ => {}
+            (Phase::Up, Phase::Up) => self.refill(index, now),
+            (_, _) => {}
         }
     }
 
     fn on_violation(&mut self, index: usize, now: Time, phase: Phase, violation: Violation) {
-        if phase == Phase::Handshake {
-            let server = self.plan.servers[self.slots[index].server];
-            if !self.has_opened {
-                self.fail(LoadError::NotZooKeeper { server, why: violation.to_string() });
-            }
-        } else {
-            self.recorder.violation(now, violation.to_string());
+        let server = self.plan.servers[self.slots[index].server];
+        match (phase, self.has_opened) {
+            (Phase::Handshake, false) => self.fail(LoadError::NotZooKeeper { server, why: violation.to_string() }),
+            (_, _) => self.recorder.violation(now, format!("{server}: {violation}")),
         }
         self.lose(index, now, "the server broke the protocol");
     }
 
     fn hear(&mut self, index: usize, bytes: &[u8], now: Time) -> Result<(), Violation> {
-        let Worker { slots, recorder, stretch, plan, .. } = self;
+        let Worker { slots, recorder, stretch, plan, answered_at, .. } = self;
         let Slot { session, since, watch, .. } = &mut slots[index];
         let fan_out = match &*stretch {
             Some(Stretch { work: Work::Watch(fan_out), .. }) => Some(fan_out),
@@ -124,6 +112,7 @@ impl Worker {
         recorder.received(bytes.len());
         session.receive(bytes, now, |heard| match heard {
             Heard::Reply { asked, err, record } => {
+                *answered_at = now;
                 let err = match (asked.op, err) {
                     (Op::Multi, 0) => encode::multi_error(record).unwrap_or(ErrorCode::MarshallingError.code()),
                     (_, err) => err,
@@ -133,7 +122,7 @@ impl Worker {
                     err => recorder.error(asked.op, err, now),
                 }
                 if asked.op == Op::Arm {
-                    *watch = fan_out.map_or(Watch::Unarmed, |fan_out| fan_out.armed());
+                    *watch = fan_out.filter(|_| err == 0).map_or(Watch::Unarmed, |fan_out| fan_out.armed());
                 }
             }
             Heard::Pong { since } => recorder.record(Op::Ping, since, now),
