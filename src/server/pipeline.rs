@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use ahash::AHashMap;
+use smallvec::SmallVec;
 
 use super::reaper::Reaper;
 use super::reply::put_write_reply;
@@ -29,6 +30,7 @@ use crate::types::time::{Time, WallTime};
 use crate::types::zxid::Zxid;
 use crate::wire::client::{OpCode, WriteRequest, put_reply};
 use crate::wire::jute::Reader;
+use crate::wire::peek;
 use crate::wire::txn::{Txn, TxnHeader};
 use crate::zab::leader::Leader;
 use crate::zab::leases::{Leases, SessionState};
@@ -224,16 +226,19 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         for session in &batch.touched {
             self.leases.touch(now.time, *session);
         }
-        for ask in batch.asks.drain(..) {
-            match ask {
-                Ask::Write(request) => self.on_write(now, shard, &request, &batch.bytes[request.body.range()]),
-                Ask::OpenSession { connection, timeout_ms } => {
+        for at in 0..batch.asks.len() {
+            if at % limits::WARMED_AT_ONCE == 0 {
+                self.warm(&batch, at);
+            }
+            match &batch.asks[at] {
+                Ask::Write(request) => self.on_write(now, shard, request, &batch.bytes[request.body.range()]),
+                &Ask::OpenSession { connection, timeout_ms } => {
                     self.open_session(now, Origin { shard, connection }, timeout_ms);
                 }
-                Ask::RenewSession { connection, session, timeout_ms } => {
+                &Ask::RenewSession { connection, session, timeout_ms } => {
                     self.renew_session(now, Origin { shard, connection }, session, timeout_ms, out);
                 }
-                Ask::Detached { connection, session } => {
+                &Ask::Detached { connection, session } => {
                     if self.attached.get(&session) == Some(&Origin { shard, connection }) {
                         self.attached.remove(&session);
                     }
@@ -242,6 +247,20 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         }
         batch.clear();
         out.push(Output::Spent { shard, batch });
+    }
+
+    /// Fetches from memory what the writes from `at` on will look at.
+    fn warm(&self, batch: &Batch, at: usize) {
+        let path = |ask: &Ask| match ask {
+            Ask::Write(request) => peek::first_path(&batch.bytes[request.body.range()]),
+            Ask::OpenSession { .. } | Ask::RenewSession { .. } | Ask::Detached { .. } => None,
+        };
+        // Parents of creates are few and at hand; what is not there costs one look at the index.
+        let paths: SmallVec<[&str; limits::WARMED_AT_ONCE]> =
+            SmallVec::from_iter(batch.asks[at..].iter().take(limits::WARMED_AT_ONCE).filter_map(path));
+        if paths.len() > 1 {
+            self.tree.warm(&paths);
+        }
     }
 
     fn on_write(&mut self, now: Now, shard: ShardId, request: &Forwarded, body: &[u8]) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
+use smallvec::SmallVec;
 
 use super::auth::{AuthIds, AuthSettings};
 use super::connection::{Connection, Frame, Phase, Waiting, split_frame};
@@ -24,6 +25,7 @@ use crate::types::limits;
 use crate::types::time::{Time, WallTime};
 use crate::wire::client::{self, AuthPacket, OpCode, RequestHeader};
 use crate::wire::jute::{Reader, Write};
+use crate::wire::peek;
 
 /// Reply zxid of an unknown opcode.
 const NO_ZXID: i64 = -1;
@@ -422,7 +424,11 @@ impl Desk {
     /// Serves frames off the front of `bytes`; returns how much it took.
     fn serve_stream(&mut self, now: Time, c: &mut Connection, bytes: &[u8], out: &mut Vec<Output>) -> (usize, Next) {
         let mut at = 0;
+        let mut warmed = 0;
         while at < bytes.len() {
+            if at >= warmed {
+                warmed = at + self.warm(&bytes[at..]);
+            }
             if c.closes_when_sent || matches!(c.phase, Phase::Closing { .. } | Phase::Command) {
                 return (bytes.len(), Next::Done);
             }
@@ -451,6 +457,24 @@ impl Desk {
             }
         }
         (at, Next::Done)
+    }
+
+    /// Fetches from memory what the next reads will look at, if there are several. Returns how far it looked.
+    fn warm(&self, bytes: &[u8]) -> usize {
+        let mut paths: SmallVec<[&str; limits::WARMED_AT_ONCE]> = SmallVec::new();
+        let mut at = 0;
+        while paths.len() < limits::WARMED_AT_ONCE {
+            let Frame::Whole(payload) = split_frame(&bytes[at..], self.settings.payload_bytes_max) else {
+                at = bytes.len();
+                break;
+            };
+            paths.extend(peek::read_path(payload));
+            at += 4 + payload.len();
+        }
+        if paths.len() > 1 {
+            self.reader.warm(&paths);
+        }
+        at.max(1)
     }
 
     fn must_hold(&self, c: &Connection) -> bool {

@@ -229,7 +229,15 @@ impl Tree {
         let grown = data.map_or(0, |d| d.len() as i64) - node.data_length() as i64;
         let new = StatPersisted { version, mzxid: at.zxid, mtime: at.time, ..old };
         let change = DataChange { mzxid: at.zxid, mtime: at.time, version };
-        self.exchange(path, |store| store.set_data(path, data, change));
+        let is_digested = self.settings.digest_enabled && is_digested(path);
+        if is_digested {
+            // The commonest change of all: its old digest needs no look-up of its own.
+            self.digest = self.digest.wrapping_sub(node_digest(node.prefix_crc(), &old));
+        }
+        self.store.set_data(path, data, change).expect("it was looked up above");
+        if is_digested {
+            self.add_digest(path);
+        }
         if grown != 0 {
             self.count_quota(path, 0, grown);
         }

@@ -139,6 +139,12 @@ impl Tree {
         self.store.reclaim(budget) > 0
     }
 
+    /// Fetches what requests for these paths will need from memory, all at once: one after the other they would wait for
+    /// each.
+    pub fn warm(&self, paths: &[&str]) {
+        self.store.warm(paths);
+    }
+
     /// Another reader, for a shard or a snapshot, at the published version. `None`: there are too many.
     pub fn reader(&self) -> Option<Reader> {
         self.store.reader()

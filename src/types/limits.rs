@@ -42,6 +42,9 @@ pub const WATCHED_PATH_BYTES_MAX: usize = 4 << 30;
 /// Bytes of paths and replies in one publication: beyond it the next txn starts another.
 pub const BLOCK_BYTES_MAX: usize = 1 << 20;
 
+/// Requests whose memory is fetched at once: as many misses as a core can wait for in parallel, and a few more.
+pub const WARMED_AT_ONCE: usize = 16;
+
 /// Send buffers that a shard keeps for the next replies: how many, and up to which size, bytes.
 pub const KEPT_BUFFERS: usize = 256;
 pub const KEPT_BUFFER_BYTES: usize = 64 << 10;

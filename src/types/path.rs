@@ -19,30 +19,29 @@ pub fn is_system(path: &str) -> bool {
 
 /// Full validation. Errors: the first rule broken, in words for the log.
 pub fn validate(path: &str) -> Result<(), &'static str> {
-    if path.is_empty() {
-        return Err("path is empty");
-    }
-    if !path.starts_with('/') {
-        return Err("path does not start with /");
-    }
-    if path == ROOT {
+    let Some(rest) = path.strip_prefix('/') else {
+        return Err(if path.is_empty() { "path is empty" } else { "path does not start with /" });
+    };
+    if rest.is_empty() {
         return Ok(());
     }
-    if path.ends_with('/') {
+    if rest.ends_with('/') {
         return Err("path ends with /");
     }
-    for name in path[1..].split('/') {
-        match name {
-            "" => return Err("empty component"),
-            "." | ".." => return Err("relative component"),
-            _ => {}
+    // One pass over the bytes: writes come by here several hundred thousand times a second.
+    let mut is_plain = true;
+    let mut start = 0;
+    for (at, byte) in rest.bytes().chain([b'/']).enumerate() {
+        if byte == b'/' {
+            match &rest.as_bytes()[start..at] {
+                b"" => return Err("empty component"),
+                b"." | b".." => return Err("relative component"),
+                _ => start = at + 1,
+            }
         }
+        is_plain &= matches!(byte, 0x20..0x7f);
     }
-    if path.bytes().all(|b| (0x20..0x7f).contains(&b)) || path.chars().all(is_allowed) {
-        Ok(())
-    } else {
-        Err("forbidden character")
-    }
+    if is_plain || rest.chars().all(is_allowed) { Ok(()) } else { Err("forbidden character") }
 }
 
 /// Java looks at UTF-16 units, so everything above U+FFFF (a surrogate pair) is forbidden as well.

@@ -6,4 +6,5 @@
 pub mod client;
 pub mod client_encode;
 pub mod jute;
+pub mod peek;
 pub mod txn;
