@@ -283,6 +283,7 @@ impl Arena {
             if let Some(slab) = self.slabs.get_mut(at as usize) {
                 if slab.free != 0 {
                     let block = slab.free;
+                    guard::permit(self.space.start.as_ptr().wrapping_add(block as usize * GRANULE), size_of::<u32>());
                     // SAFETY: a free block starts with the name of the next one; only the writer touches it.
                     slab.free = unsafe { *self.space.start.as_ptr().add(block as usize * GRANULE).cast::<u32>() };
                     slab.live += 1;
@@ -352,6 +353,7 @@ impl Arena {
             if !allowed {
                 handle_alloc_error(Layout::new::<[u8; SLAB_BYTES]>());
             }
+            guard::forbid(from, grown - self.usable_bytes);
             self.usable_bytes = grown;
         }
         self.slabs.extend((0..count).map(|_| Slab {
@@ -372,6 +374,7 @@ impl Arena {
         let class = self.slabs[at as usize].class;
         if class >= RUN {
             self.poison(block, SLAB_BYTES << (class - RUN));
+            guard::forbid(self.space.address(block).cast(), SLAB_BYTES << (class - RUN));
             self.live_bytes -= SLAB_BYTES << (class - RUN);
             self.runs[(class - RUN) as usize].push(at);
             return;
@@ -382,6 +385,7 @@ impl Arena {
         let slab = &mut self.slabs[at as usize];
         // SAFETY: the block is free from here on, and only the writer touches free blocks.
         unsafe { *self.space.address(block).cast::<u32>() = slab.free };
+        guard::forbid(self.space.address(block).cast(), class_bytes(class as usize));
         slab.free = block.bits();
         slab.live -= 1;
         let (empty, listed) = (slab.live == 0, slab.listed);
@@ -422,9 +426,42 @@ impl Arena {
     /// In debug builds whoever still reads a freed block reads nonsense, and the model test notices.
     fn poison(&self, block: Ref<()>, bytes: usize) {
         if cfg!(debug_assertions) {
+            guard::permit(self.space.address(block).cast(), bytes);
             // SAFETY: the block is this long, and nobody may read it any more.
             unsafe { self.space.address(block).cast::<u8>().write_bytes(0xdd, bytes) };
         }
+    }
+}
+
+/// Tells the address sanitizer which blocks are in use, down to the byte: it knows nothing of our allocation.
+/// `RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address --cfg asan" cargo test --target x86_64-unknown-linux-gnu`.
+mod guard {
+    #[cfg(asan)]
+    unsafe extern "C" {
+        fn __asan_poison_memory_region(start: *const u8, bytes: usize);
+        fn __asan_unpoison_memory_region(start: *const u8, bytes: usize);
+    }
+
+    #[inline]
+    pub(super) fn forbid(start: *mut u8, bytes: usize) {
+        #[cfg(asan)]
+        // SAFETY: only marks shadow memory.
+        unsafe {
+            __asan_poison_memory_region(start, bytes);
+        }
+        #[cfg(not(asan))]
+        let _ = (start, bytes);
+    }
+
+    #[inline]
+    pub(super) fn permit(start: *mut u8, bytes: usize) {
+        #[cfg(asan)]
+        // SAFETY: only marks shadow memory.
+        unsafe {
+            __asan_unpoison_memory_region(start, bytes);
+        }
+        #[cfg(not(asan))]
+        let _ = (start, bytes);
     }
 }
 

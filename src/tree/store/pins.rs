@@ -10,9 +10,9 @@
 //! that the writer did before it looked. `tests/store_loom.rs` drives exactly this file.
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicBool, AtomicU64, fence};
+use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicBool, AtomicU64, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
@@ -34,6 +34,8 @@ struct Slot {
 /// Shared between the writer and all readers.
 pub struct Pins {
     marks: CachePadded<Marks>,
+    /// Slots from here on were never taken.
+    taken: CachePadded<AtomicUsize>,
     slots: Box<[CachePadded<Slot>]>,
 }
 
@@ -65,6 +67,7 @@ impl Pins {
         };
         Pins {
             marks: CachePadded::new(Marks { published: AtomicU64::new(published), epoch: AtomicU64::new(1) }),
+            taken: CachePadded::new(AtomicUsize::new(0)),
             slots: (0..slots).map(|_| CachePadded::new(slot())).collect(),
         }
     }
@@ -86,7 +89,11 @@ impl Pins {
 
     /// A slot for a new reader, offline. `None`: all are taken.
     pub fn claim(&self) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.taken.compare_exchange(false, true, Acquire, Relaxed).is_ok())
+        let is_ours = |slot: &CachePadded<Slot>| slot.taken.compare_exchange(false, true, Acquire, Relaxed).is_ok();
+        let slot = self.slots.iter().position(is_ours)?;
+        // Before the fence in `online`, as all that the writer has to see.
+        self.taken.fetch_max(slot + 1, Relaxed);
+        Some(slot)
     }
 
     /// Gives a slot back. The reader holds no reference.
@@ -145,7 +152,7 @@ impl Pins {
         // Pairs with the fence in `online`.
         fence(SeqCst);
         let mut in_use = InUse { floor: self.marks.published.load(Relaxed), seen: FREE };
-        for slot in &self.slots {
+        for slot in self.slots.iter().take(self.taken.load(Relaxed)) {
             in_use.seen = in_use.seen.min(slot.seen.load(Acquire));
             in_use.floor = in_use.floor.min(slot.floor.load(Acquire));
             match slot.held.load(Acquire) {
