@@ -137,6 +137,20 @@ impl Space {
     }
 }
 
+impl Space {
+    /// What `prefetch_two` left out of a block that carries `tail` bytes behind its head, as far as that is worth it.
+    #[inline]
+    pub(super) fn prefetch_rest<T>(self, at: Ref<T>, tail: usize) {
+        let end = (size_of::<T>() + tail).min(PREFETCHED_BYTES_MAX);
+        for offset in (128..end).step_by(64) {
+            prefetch(self.address(at).cast::<u8>().wrapping_add(offset));
+        }
+    }
+}
+
+/// Beyond this the processor's own prefetching has long set in.
+const PREFETCHED_BYTES_MAX: usize = 1024;
+
 /// Asks for a cache line; does nothing where the processor has no stable intrinsic for it.
 #[inline]
 pub(super) fn prefetch(at: *const u8) {

@@ -204,7 +204,7 @@ impl<'a> View<'a> {
         });
     }
 
-    /// Index lines, then znodes, then their newest records; then `each` path in order, while all of it is near.
+    /// Index lines, then znodes, then their newest records, then the data of those; then `each` path in order, while all of it is near.
     fn staged(self, paths: &[&str], mut each: impl FnMut(&str, Tag)) {
         for group in paths.chunks(STAGE) {
             let mut tags = [Tag::of(0); STAGE];
@@ -228,6 +228,11 @@ impl<'a> View<'a> {
                 }
                 if let Some(directory) = znode.directory.load() {
                     self.space().prefetch(directory);
+                }
+            }
+            for at in found.iter().flatten() {
+                if let Some(head) = self.znode(*at).head.load() {
+                    self.space().prefetch_rest(head, self.head_of(*at).data_len().unwrap_or(0));
                 }
             }
             for (path, tag) in group.iter().zip(&tags) {
