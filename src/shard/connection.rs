@@ -61,6 +61,8 @@ pub struct Connection {
     pub out: Vec<u8>,
     /// A send is under way, since then: `out` has to wait for it.
     pub sending_since: Option<Time>,
+    /// The shard has a date on which it looks at `sending_since`.
+    pub is_in_sending: bool,
     /// On the shard's list of those with something to send.
     pub is_dirty: bool,
     /// The socket is not read.
@@ -85,6 +87,7 @@ impl Connection {
             inbound: Vec::new(),
             out: Vec::new(),
             sending_since: None,
+            is_in_sending: false,
             is_dirty: false,
             is_paused: false,
             is_touched: false,

@@ -3,7 +3,8 @@
 //! A turn is: publications first (so that requests see the newest version), then what the sockets brought, then
 //! `EndOfTurn`, which hands out one send per connection and one batch for the zab core.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,8 +148,12 @@ pub(super) struct Desk {
     touched: Vec<ConnectionId>,
     report_at: Option<Time>,
     sessionless: VecDeque<(Time, ConnectionId)>,
-    sending: VecDeque<(Time, ConnectionId)>,
+    /// When to look whether a send has been under way for too long: at most one entry per connection, whose
+    /// `is_in_sending` says so, however often it sends.
+    sending: BinaryHeap<Reverse<(Time, ConnectionId)>>,
     spare: Vec<Vec<u8>>,
+    /// The memory of a list that was worked off, for the next one.
+    spare_ids: Vec<ConnectionId>,
     pub stats: ShardStats,
 }
 
@@ -171,8 +176,9 @@ impl Shard {
             touched: Vec::new(),
             report_at: None,
             sessionless: VecDeque::new(),
-            sending: VecDeque::new(),
+            sending: BinaryHeap::new(),
             spare: Vec::new(),
+            spare_ids: Vec::new(),
             stats: ShardStats::default(),
         };
         Shard { connections: AHashMap::new(), desk }
@@ -200,14 +206,15 @@ impl Shard {
     /// When `Timeout` should come.
     pub fn deadline(&self) -> Option<Time> {
         let desk = &self.desk;
-        let fronts = [desk.sessionless.front(), desk.sending.front()].into_iter().flatten().map(|(at, _)| *at);
-        fronts.chain(desk.report_at).min()
+        let sessionless_at = desk.sessionless.front().map(|(at, _)| *at);
+        let sending_at = desk.sending.peek().map(|Reverse((at, _))| *at);
+        [sessionless_at, sending_at, desk.report_at].into_iter().flatten().min()
     }
 
     /// A spent batch, for its memory.
     pub fn recycle(&mut self, mut batch: Batch) {
         batch.clear();
-        if self.desk.batch.asks.capacity() == 0 {
+        if self.desk.batch.is_empty() {
             self.desk.batch = batch;
         }
     }
@@ -321,7 +328,9 @@ impl Shard {
 
     /// Serves what was kept of connections that had to wait, and reads their sockets again.
     fn look_at_held(&mut self, now: Time, out: &mut Vec<Output>) {
-        for id in std::mem::take(&mut self.desk.held) {
+        // Whoever is held again goes into the list that comes next.
+        let mut held = std::mem::replace(&mut self.desk.held, std::mem::take(&mut self.desk.spare_ids));
+        for id in held.drain(..) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.is_paused = false;
             let before = out.len();
@@ -334,10 +343,12 @@ impl Shard {
             }
             self.carry_out(id, next, out);
         }
+        self.desk.spare_ids = held;
     }
 
     fn send_all(&mut self, now: Time, out: &mut Vec<Output>) {
-        for id in std::mem::take(&mut self.desk.dirty) {
+        let mut dirty = std::mem::replace(&mut self.desk.dirty, std::mem::take(&mut self.desk.spare_ids));
+        for id in dirty.drain(..) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.is_dirty = false;
             if connection.sending_since.is_some() {
@@ -356,14 +367,18 @@ impl Shard {
             let spare = self.desk.spare.pop().unwrap_or_default();
             let bytes = std::mem::replace(&mut connection.out, spare);
             connection.sending_since = Some(now);
-            self.desk.sending.push_back((now + self.desk.patience(connection), id));
+            if !connection.is_in_sending {
+                connection.is_in_sending = true;
+                self.desk.sending.push(Reverse((now + self.desk.patience(connection), id)));
+            }
             out.push(Output::Send { connection: id, bytes });
         }
+        self.desk.spare_ids = dirty;
     }
 
     fn report_touches(&mut self) {
         self.desk.report_at = None;
-        for id in std::mem::take(&mut self.desk.touched) {
+        for id in self.desk.touched.drain(..) {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.is_touched = false;
                 self.desk.batch.touched.extend(connection.session());
@@ -381,18 +396,21 @@ impl Shard {
             }
         }
         // A client that takes nothing for a whole session timeout is not there.
-        while let Some((at, id)) = self.desk.sending.front().copied()
+        while let Some(Reverse((at, id))) = self.desk.sending.peek().copied()
             && at <= now
         {
-            self.desk.sending.pop_front();
-            let Some(connection) = self.connections.get(&id) else { continue };
-            let Some(since) = connection.sending_since else { continue };
+            self.desk.sending.pop();
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            let Some(since) = connection.sending_since else {
+                connection.is_in_sending = false;
+                continue;
+            };
             let patience = self.desk.patience(connection);
             if since + patience <= now {
                 self.forget(id);
                 out.push(Output::Abort(id));
             } else {
-                self.desk.sending.push_back((since + patience, id));
+                self.desk.sending.push(Reverse((since + patience, id)));
             }
         }
     }
