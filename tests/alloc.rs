@@ -301,7 +301,9 @@ fn reads_do_not_allocate(what: &str, connections: u64, depth: u64, frame: &[u8])
     bench.count(WARM_UP_ROUNDS, &frames, depth);
     let (shard, all) = bench.count(ROUNDS, &frames, depth);
     let requests = ROUNDS * connections * depth;
-    println!("{requests} x {what}, {connections} connections at depth {depth}: {shard} allocations by the shard, {all} in all");
+    println!(
+        "{requests} x {what}, {connections} connections at depth {depth}: {shard} allocations by the shard, {all} in all"
+    );
     assert_eq!(shard, 0);
     let timeouts = (PAUSE * ROUNDS as u32).as_nanos().div_ceil(SESSION_TIMEOUT.as_nanos()) as u64 + 1;
     assert!(all <= 4 * timeouts * connections, "{all} allocations within {timeouts} session timeouts");
