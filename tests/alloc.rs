@@ -332,7 +332,7 @@ fn a_ping_does_not_allocate() {
 fn a_set_allocates_a_bounded_few_times() {
     let mut frame = Vec::new();
     client_encode::set_data(&mut frame, 1, PATH, &[8; 100], client_encode::ANY_VERSION);
-    for (connections, depth, per_set_max) in [(1, 1, 16.0), (1, 32, 2.0), (8, 4, 2.0)] {
+    for (connections, depth, per_set_max) in [(1, 1, 8.0), (1, 32, 1.0), (8, 4, 1.0)] {
         let mut bench = Bench::new(connections);
         let frames = frame.repeat(depth as usize);
         let rounds = ROUNDS / (connections * depth) + 100;

@@ -439,7 +439,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     /// Hands the log's wishes on, and takes its flushes as this server's ack.
     fn drain_log(&mut self, out: &mut Vec<Output<B>>) {
-        for output in std::mem::take(&mut self.log_out) {
+        let mut outputs = std::mem::take(&mut self.log_out);
+        for output in outputs.drain(..) {
             match output {
                 log::Output::Flushed { upto } => {
                     self.leader.on_ack(self.settings.server, upto);
@@ -458,6 +459,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
                 | log::Output::Discard { .. }) => out.push(Output::Log(output)),
             }
         }
+        self.log_out = outputs;
         self.publish_committed(out);
     }
 
