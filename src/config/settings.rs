@@ -196,6 +196,11 @@ pub(super) const fn text(
     Setting { name, source, shape: Shape::Text { default, store }, verdict: Verdict::Supported }
 }
 
+/// A setting that is read and checked, and has no effect: whoever changes it is told why.
+pub(super) const fn idle(setting: Setting, why: &'static str) -> Setting {
+    Setting { verdict: Verdict::Idle(why), ..setting }
+}
+
 /// A flag that is not obeyed, false unless set.
 pub(super) const fn unused_flag(name: &'static str, source: Source, verdict: Verdict) -> Setting {
     Setting { name, source, shape: Shape::Flag { default: false, store: |_, _| {} }, verdict }

@@ -1,14 +1,21 @@
-//! Settings that a single server obeys.
+//! Settings of a single server: obeyed, or read and known to have no effect.
 
 use super::draft::Draft;
 use super::server::{Compression, DigestAlgorithm, FourLetterWhitelist, Secret, ZabCore};
 use super::settings::Outcome::{Bad, Refused, Taken, Warn};
 use super::settings::Source::{Bare, File, Ours, PassThrough, PassThroughOrBare};
 use super::settings::{
-    ANY, Outcome, Outside, Range, Setting, Unit, at_least, flag, number, raised_to, real, text, within,
+    ANY, Outcome, Outside, Range, Setting, Unit, at_least, flag, idle, number, raised_to, real, text, within,
 };
 use super::value::{positive, positive_long, unsigned, unsigned_long};
 use std::path::PathBuf;
+
+const NO_WAITING_FOR_FLUSHES: &str =
+    "one durable write carries everything that came during the last one; nothing waits longer";
+const NO_THROTTLE_QUEUE: &str = "requests do not queue before they are processed; a connection that asks faster than it is \
+                                 answered is read more slowly (globalOutstandingLimit)";
+const GLOBAL_SESSIONS_ONLY: &str = "a single server has global sessions only, as ZooKeeper's";
+const ACL_CHECKED_AT_ONCE: &str = "a single server has no leader to spare: it checks each ACL itself";
 
 const KILOBYTE: u64 = 1024;
 
@@ -63,11 +70,22 @@ pub(super) const SETTINGS: &[Setting] = &[
     number("txnLogSizeLimitInKb", PassThrough, -1, Unit::Kilobytes, ANY, |d, v| {
         d.config.txn_log_size_limit_bytes = kilobytes(v);
     }),
-    number("flushDelay", PassThrough, 0, Unit::Ms, ANY, |d, v| d.config.flush_delay_ms = unsigned_long(v)),
-    number("maxWriteQueuePollTime", PassThrough, -1, Unit::Ms, ANY, |d, v| {
-        d.max_write_queue_poll_time_ms = u64::try_from(v).ok();
-    }),
-    number("maxBatchSize", PassThrough, 1000, Unit::Count, raised_to(0), |d, v| d.config.max_batch_size = unsigned(v)),
+    idle(
+        number("flushDelay", PassThrough, 0, Unit::Ms, ANY, |d, v| d.config.flush_delay_ms = unsigned_long(v)),
+        NO_WAITING_FOR_FLUSHES,
+    ),
+    idle(
+        number("maxWriteQueuePollTime", PassThrough, -1, Unit::Ms, ANY, |d, v| {
+            d.max_write_queue_poll_time_ms = u64::try_from(v).ok();
+        }),
+        NO_WAITING_FOR_FLUSHES,
+    ),
+    idle(
+        number("maxBatchSize", PassThrough, 1000, Unit::Count, raised_to(0), |d, v| {
+            d.config.max_batch_size = unsigned(v)
+        }),
+        NO_WAITING_FOR_FLUSHES,
+    ),
     // Snapshots and the tree.
     number("snapCount", PassThrough, 100_000, Unit::Count, raised_to(2), |d, v| d.config.snap_count = unsigned(v)),
     number("snapSizeLimitInKb", PassThrough, 4_194_304, Unit::Kilobytes, ANY, |d, v| {
@@ -132,8 +150,11 @@ pub(super) const SETTINGS: &[Setting] = &[
     number("nio.sessionlessCnxnTimeout", PassThrough, 10_000, Unit::Ms, raised_to(1), |d, v| {
         d.config.nio_sessionless_cnxn_timeout_ms = unsigned(v);
     }),
-    flag("localSessionsEnabled", File, false, |d, v| d.config.local_sessions_enabled = v),
-    flag("localSessionsUpgradingEnabled", File, false, |d, v| d.config.local_sessions_upgrading_enabled = v),
+    idle(flag("localSessionsEnabled", File, false, |d, v| d.config.local_sessions_enabled = v), GLOBAL_SESSIONS_ONLY),
+    idle(
+        flag("localSessionsUpgradingEnabled", File, false, |d, v| d.config.local_sessions_upgrading_enabled = v),
+        GLOBAL_SESSIONS_ONLY,
+    ),
     number("jute.maxbuffer", Bare, 0xf_ffff, Unit::Bytes, raised_to(1), |d, v| {
         d.config.jute_maxbuffer_bytes = usize::try_from(v).unwrap_or(0);
     }),
@@ -143,18 +164,36 @@ pub(super) const SETTINGS: &[Setting] = &[
     number("globalOutstandingLimit", PassThrough, 1000, Unit::Count, raised_to(0), |d, v| {
         d.config.global_outstanding_limit = unsigned(v);
     }),
-    number("request_throttle_max_requests", PassThrough, 0, Unit::Count, raised_to(0), |d, v| {
-        d.config.request_throttle_max_requests = unsigned(v);
-    }),
-    number("request_throttle_stall_time", PassThrough, 100, Unit::Ms, raised_to(1), |d, v| {
-        d.config.request_throttle_stall_time_ms = unsigned(v);
-    }),
-    flag("request_throttle_drop_stale", PassThrough, true, |d, v| d.config.request_throttle_drop_stale = v),
-    flag("request_stale_latency_check", PassThrough, false, |d, v| d.config.request_stale_latency_check = v),
-    flag("request_stale_connection_check", PassThrough, true, |d, v| d.config.request_stale_connection_check = v),
-    number("throttled_op_wait_time", PassThrough, 0, Unit::Ms, raised_to(0), |d, v| {
-        d.config.throttled_op_wait_time_ms = unsigned(v);
-    }),
+    idle(
+        number("request_throttle_max_requests", PassThrough, 0, Unit::Count, raised_to(0), |d, v| {
+            d.config.request_throttle_max_requests = unsigned(v);
+        }),
+        NO_THROTTLE_QUEUE,
+    ),
+    idle(
+        number("request_throttle_stall_time", PassThrough, 100, Unit::Ms, raised_to(1), |d, v| {
+            d.config.request_throttle_stall_time_ms = unsigned(v);
+        }),
+        NO_THROTTLE_QUEUE,
+    ),
+    idle(
+        flag("request_throttle_drop_stale", PassThrough, true, |d, v| d.config.request_throttle_drop_stale = v),
+        NO_THROTTLE_QUEUE,
+    ),
+    idle(
+        flag("request_stale_latency_check", PassThrough, false, |d, v| d.config.request_stale_latency_check = v),
+        NO_THROTTLE_QUEUE,
+    ),
+    idle(
+        flag("request_stale_connection_check", PassThrough, true, |d, v| d.config.request_stale_connection_check = v),
+        NO_THROTTLE_QUEUE,
+    ),
+    idle(
+        number("throttled_op_wait_time", PassThrough, 0, Unit::Ms, raised_to(0), |d, v| {
+            d.config.throttled_op_wait_time_ms = unsigned(v);
+        }),
+        NO_THROTTLE_QUEUE,
+    ),
     number("largeRequestMaxBytes", PassThrough, 104_857_600, Unit::Bytes, raised_to(1), |d, v| {
         d.config.large_request_max_bytes = unsigned(v);
     }),
@@ -206,7 +245,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         }
         yes_or_no(v, "yes", "means no")
     }),
-    flag("enableEagerACLCheck", PassThrough, false, |d, v| d.config.enable_eager_acl_check = v),
+    idle(
+        flag("enableEagerACLCheck", PassThrough, false, |d, v| d.config.enable_eager_acl_check = v),
+        ACL_CHECKED_AT_ONCE,
+    ),
     flag("DigestAuthenticationProvider.enabled", PassThrough, true, |d, v| d.config.digest_auth_enabled = v),
     text("DigestAuthenticationProvider.superDigest", PassThrough, "", |d, v| {
         d.config.super_digest = Some(Secret(v.to_owned())).filter(|digest| !digest.0.is_empty());

@@ -41,6 +41,8 @@ impl Admission {
     }
 
     pub fn admit(self: &Arc<Admission>, address: IpAddr) -> Result<Place, Turned> {
+        // A listener for both families shows IPv4 clients with mapped addresses.
+        let address = address.to_canonical();
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if self.total_max > 0 && counts.total >= self.total_max {
             return Err(Turned::TooMany(self.total_max));
@@ -79,6 +81,8 @@ mod tests {
         let first = admission.admit(a).unwrap();
         let _second = admission.admit(a).unwrap();
         assert_eq!(admission.admit(a).err(), Some(Turned::TooManyFromAddress(2)));
+        let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
+        assert_eq!(admission.admit(mapped).err(), Some(Turned::TooManyFromAddress(2)), "the same address");
         let _third = admission.admit(b).unwrap();
         assert_eq!(admission.admit(b).err(), Some(Turned::TooMany(3)));
         drop(first);

@@ -13,6 +13,7 @@ use crate::server::snapshots::{ContainerSettings, SnapshotSettings};
 use crate::server::status::Settings as StatusSettings;
 use crate::shard::auth::{AuthSettings, DigestAlgorithm};
 use crate::shard::machine::ShardSettings;
+use crate::shard::throttle::{ThrottleSettings, Weights};
 use crate::storage::compression::Compression;
 use crate::storage::files::DataDirs;
 use crate::storage::log::{BLOCK_BYTES, LogConfig};
@@ -122,6 +123,8 @@ fn shard(config: &Config, access: AccessSettings, shards: usize) -> ShardSetting
         session_timeout_min_ms: i32::try_from(config.min_session_timeout_ms).unwrap_or(i32::MAX),
         session_timeout_max_ms: i32::try_from(config.max_session_timeout_ms).unwrap_or(i32::MAX),
         outstanding_max: (config.global_outstanding_limit as usize / shards).max(1),
+        large_request_threshold: config.large_request_threshold_bytes.map(|bytes| bytes as usize),
+        large_request_bytes_max: large_request_bytes_max(config, shards),
         sessionless_timeout: Duration::from_millis(u64::from(config.nio_sessionless_cnxn_timeout_ms)),
         touch_report_delay: leases::report_delay(tick(config)),
         extended_types: config.extended_types_enabled,
@@ -133,6 +136,12 @@ fn shard(config: &Config, access: AccessSettings, shards: usize) -> ShardSetting
         },
         access,
     }
+}
+
+/// A shard's part of `largeRequestMaxBytes`, though never so little that one frame that fits the whole is refused.
+fn large_request_bytes_max(config: &Config, shards: usize) -> usize {
+    let whole = config.large_request_max_bytes as usize;
+    (whole / shards).max(whole.min(config.jute_maxbuffer_bytes))
 }
 
 fn zab(config: &Config, seed: u64) -> ZabSettings {
@@ -158,7 +167,25 @@ fn zab(config: &Config, seed: u64) -> ZabSettings {
             ahead_bytes: 2 * stretch,
             ..LogConfig::default()
         },
+        connection_throttle: connection_throttle(&config.connection_throttle),
         seed,
+    }
+}
+
+fn connection_throttle(throttle: &config::ConnectionThrottle) -> ThrottleSettings {
+    ThrottleSettings {
+        tokens: throttle.tokens,
+        fill_time_ms: throttle.fill_time_ms,
+        fill_count: throttle.fill_count,
+        freeze_time_ms: throttle.freeze_time_ms,
+        drop_increase: throttle.drop_increase,
+        drop_decrease: throttle.drop_decrease,
+        decrease_ratio: throttle.decrease_ratio,
+        weights: throttle.weight_enabled.then_some(Weights {
+            global_session: throttle.global_session_weight,
+            local_session: throttle.local_session_weight,
+            renew_session: throttle.renew_session_weight,
+        }),
     }
 }
 

@@ -14,8 +14,9 @@ use smallvec::SmallVec;
 
 use super::reaper::Reaper;
 use super::reply::put_write_reply;
-use super::snapshots::{ContainerSettings, SnapshotSchedule, SnapshotSettings};
+use super::snapshots::{ContainerSettings, SnapshotSchedule, SnapshotSettings, random_fraction};
 use crate::shard::messages::{Ask, Batch, Forwarded, Tell, Told};
+use crate::shard::throttle::{Admission, ConnectionThrottle, ThrottleSettings};
 use crate::storage::log::{self, Log, LogConfig};
 use crate::storage::log_file::EntryWriter;
 use crate::tree::Tree;
@@ -60,6 +61,7 @@ pub struct ZabSettings {
     pub snapshots: SnapshotSettings,
     pub containers: ContainerSettings,
     pub log: LogConfig,
+    pub connection_throttle: ThrottleSettings,
     /// Seeds what is drawn at random.
     pub seed: u64,
 }
@@ -121,6 +123,8 @@ pub struct ZabCore<B> {
     /// The connection that each session was last attached with.
     attached: AHashMap<SessionId, Origin>,
     next_session: SessionId,
+    /// Every shard's ConnectRequests come by here, so the limit is the server's.
+    throttle: ConnectionThrottle,
     effects: Effects,
     entry: Vec<u8>,
     reply: Vec<u8>,
@@ -161,6 +165,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             snapshots: SnapshotSchedule::new(settings.snapshots, settings.seed),
             reaper: Reaper::new(settings.containers, now.time),
             next_session: SessionId::first(settings.server, now.wall.0),
+            throttle: ConnectionThrottle::new(settings.connection_throttle, now.time),
             settings,
             tree,
             log,
@@ -233,10 +238,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             match &batch.asks[at] {
                 Ask::Write(request) => self.on_write(now, shard, request, &batch.bytes[request.body.range()]),
                 &Ask::OpenSession { connection, timeout_ms } => {
-                    self.open_session(now, Origin { shard, connection }, timeout_ms);
+                    let origin = Origin { shard, connection };
+                    if self.lets_in(now, origin, Admission::GlobalSession, out) {
+                        self.open_session(now, origin, timeout_ms);
+                    }
                 }
                 &Ask::RenewSession { connection, session, timeout_ms } => {
-                    self.renew_session(now, Origin { shard, connection }, session, timeout_ms, out);
+                    let origin = Origin { shard, connection };
+                    if self.lets_in(now, origin, Admission::RenewSession, out) {
+                        self.renew_session(now, origin, session, timeout_ms, out);
+                    }
                 }
                 &Ask::Detached { connection, session } => {
                     if self.attached.get(&session) == Some(&Origin { shard, connection }) {
@@ -376,6 +387,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             Some(txn) => Some(txn),
             None => self.proposed.back_mut()?.0.txns.last_mut(),
         }
+    }
+
+    /// Who is turned away hears nothing: its connection closes, and it tries again elsewhere or later.
+    fn lets_in(&mut self, now: Now, origin: Origin, admission: Admission, out: &mut Vec<Output<B>>) -> bool {
+        let is_let_in = self.throttle.admit(now.time, admission, || random_fraction(&mut self.settings.seed));
+        if !is_let_in {
+            let tell = Tell::TurnedAway { connection: origin.connection };
+            out.push(Output::Tell(Told { shard: origin.shard, tell }));
+        }
+        is_let_in
     }
 
     fn open_session(&mut self, now: Now, origin: Origin, timeout_ms: i32) {

@@ -71,21 +71,27 @@ impl SnapshotSchedule {
     /// Thresholds between half of the setting and all of it.
     fn draw(&mut self) {
         let txns = self.settings.txns.max(2);
-        self.txns_due = txns / 2 + self.random() % (txns / 2);
+        self.txns_due = txns / 2 + random(&mut self.seed) % (txns / 2);
         self.log_bytes_due = match self.settings.log_bytes {
             None | Some(0..=1) => u64::MAX,
-            Some(bytes) => bytes / 2 + self.random() % (bytes / 2),
+            Some(bytes) => bytes / 2 + random(&mut self.seed) % (bytes / 2),
         };
     }
+}
 
-    /// SplitMix64.
-    fn random(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.seed;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+/// SplitMix64.
+pub(super) fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *seed;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// From 0 up to but not including 1.
+pub(super) fn random_fraction(seed: &mut u64) -> f64 {
+    const BITS: u32 = f64::MANTISSA_DIGITS;
+    (random(seed) >> (u64::BITS - BITS)) as f64 / (1_u64 << BITS) as f64
 }
 
 /// How often leftovers of deleted containers and expired TTL nodes are looked for (`znode.container.*`).

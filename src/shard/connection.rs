@@ -43,8 +43,8 @@ pub enum Phase {
 /// A request whose turn has not come.
 #[derive(Debug)]
 pub enum Waiting {
-    /// A write on its way through the one order.
-    Write { op: OpCode, xid: i32, since: Time },
+    /// A write on its way through the one order; `len` is that of its payload.
+    Write { op: OpCode, xid: i32, len: usize, since: Time },
     /// A read, or anything else that must not overtake: its whole frame payload.
     Read { payload: Box<[u8]>, since: Time },
 }
@@ -134,10 +134,18 @@ impl Connection {
         self.waiting.push_back(waiting);
     }
 
-    /// Takes the write at the front, whose answer has come.
-    pub fn take_write(&mut self) -> Option<(OpCode, i32, Time)> {
-        let Some(Waiting::Write { op, xid, since }) = self.waiting.front() else { return None };
-        let write = (*op, *xid, *since);
+    /// Lengths of the payloads of all that wait.
+    pub fn waiting_lengths(&self) -> impl Iterator<Item = usize> + '_ {
+        self.waiting.iter().map(|waiting| match waiting {
+            Waiting::Write { len, .. } => *len,
+            Waiting::Read { payload, .. } => payload.len(),
+        })
+    }
+
+    /// Takes the write at the front, whose answer has come: opcode, xid, length of its payload, when it came.
+    pub fn take_write(&mut self) -> Option<(OpCode, i32, usize, Time)> {
+        let Some(Waiting::Write { op, xid, len, since }) = self.waiting.front() else { return None };
+        let write = (*op, *xid, *len, *since);
         self.waiting.pop_front();
         self.release_waiting();
         Some(write)

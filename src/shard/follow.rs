@@ -81,8 +81,9 @@ impl Shard {
             desk.adopt(txn.zxid);
             return desk.establish(connection, session, timeout_ms);
         }
-        let Some((op, xid, since)) = connection.take_write() else { return };
+        let Some((op, xid, len, since)) = connection.take_write() else { return };
         desk.outstanding -= 1;
+        desk.large.end(len);
         connection.out.extend_from_slice(block.reply(txn));
         desk.count_answer(connection, op, xid, txn.zxid, since, now);
         desk.mark_dirty(connection);
@@ -90,6 +91,7 @@ impl Shard {
             desk.adopt(txn.zxid);
             while let Some((payload, since)) = connection.take_read() {
                 desk.serve_read(now, connection, since, &payload);
+                desk.large.end(payload.len());
             }
         }
         if let Phase::Closing { .. } = connection.phase

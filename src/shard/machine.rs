@@ -16,6 +16,7 @@ use super::auth::{AuthIds, AuthSettings};
 use super::connection::{Connection, Frame, Phase, Waiting, split_frame};
 use super::messages::{Ask, Batch, Forwarded, Tell};
 use super::stats::ShardStats;
+use super::throttle::LargeRequests;
 use super::watch::{Fired, WatchTable};
 use crate::tree::access::AccessSettings;
 use crate::tree::publication::{Cursor, Span};
@@ -41,6 +42,10 @@ pub struct ShardSettings {
     pub session_timeout_max_ms: i32,
     /// This shard's part of `globalOutstandingLimit`.
     pub outstanding_max: usize,
+    /// `largeRequestThreshold`: longer frames share a budget. `None`: no frame is large.
+    pub large_request_threshold: Option<usize>,
+    /// This shard's part of `largeRequestMaxBytes`.
+    pub large_request_bytes_max: usize,
     /// `nio.sessionlessCnxnTimeout`.
     pub sessionless_timeout: Duration,
     /// How often the zab core hears who was heard from.
@@ -141,6 +146,8 @@ pub(super) struct Desk {
     is_zab_full: bool,
     /// Writes that were forwarded and not answered.
     pub outstanding: usize,
+    /// Large requests that were read and not answered.
+    pub large: LargeRequests,
     dirty: Vec<ConnectionId>,
     held: Vec<ConnectionId>,
     /// Something was answered or adopted since the held ones were last looked at.
@@ -160,6 +167,7 @@ pub(super) struct Desk {
 impl Shard {
     /// `seed` keys the hash tables.
     pub fn new(settings: ShardSettings, reader: TreeReader, cursor: Cursor, seed: [u64; 4]) -> Shard {
+        let large = LargeRequests::new(settings.large_request_threshold, settings.large_request_bytes_max);
         let desk = Desk {
             settings,
             reader,
@@ -170,6 +178,7 @@ impl Shard {
             batch: Batch::default(),
             is_zab_full: false,
             outstanding: 0,
+            large,
             dirty: Vec::new(),
             held: Vec::new(),
             is_moving: false,
@@ -262,6 +271,7 @@ impl Shard {
         let desk = &mut self.desk;
         desk.watches.close(id);
         desk.outstanding -= connection.writes_outstanding();
+        connection.waiting_lengths().for_each(|len| desk.large.end(len));
         desk.is_moving = true;
         if let Some(session) = connection.session()
             && desk.sessions.get(&session) == Some(&id)
@@ -290,6 +300,12 @@ impl Shard {
                 let Some(connection) = self.connections.get_mut(&id) else { return };
                 let next = self.desk.on_renewed(connection, session, timeout_ms, is_alive);
                 self.carry_out(id, next, out);
+            }
+            Tell::TurnedAway { connection: id } => {
+                self.desk.stats.connection_drop_count += 1;
+                if self.connections.contains_key(&id) {
+                    self.carry_out(id, Next::Close, out);
+                }
             }
             Tell::Detach { connection: id } => {
                 let Some(connection) = self.connections.get(&id) else { return };
@@ -455,6 +471,7 @@ impl Desk {
             }
             let payload = match split_frame(&bytes[at..], self.settings.payload_bytes_max) {
                 Frame::Whole(payload) => payload,
+                Frame::Incomplete if self.announces_too_much(&bytes[at..]) => return (at, self.refuse_large(c)),
                 Frame::Incomplete => break,
                 Frame::Bad if c.phase == Phase::New && at == 0 => {
                     c.phase = Phase::Command;
@@ -527,15 +544,32 @@ impl Desk {
             client::put_reply(&mut c.out, header.xid, 0, ErrorCode::SessionClosedRequireSaslAuth);
             return Next::CloseWhenSent;
         }
+        if !self.large.begin(payload.len()) {
+            return self.refuse_large(c);
+        }
         self.touch(now, c);
         if op.is_write() {
-            self.forward(now, c, session, header.xid, op, body.rest());
+            c.wait(Waiting::Write { op, xid: header.xid, len: payload.len(), since: now });
+            self.forward(c, session, header.xid, op, body.rest());
         } else if c.is_waiting() {
             c.wait(Waiting::Read { payload: payload.into(), since: now });
         } else {
             self.serve_read(now, c, now, payload);
+            self.large.end(payload.len());
         }
         Next::Done
+    }
+
+    /// Whether the frame whose beginning this is would go beyond the budget: then the rest of it need not come.
+    fn announces_too_much(&self, bytes: &[u8]) -> bool {
+        let announced = bytes.first_chunk().map_or(0, |length| u32::from_be_bytes(*length) as usize);
+        !self.large.has_room_for(announced)
+    }
+
+    fn refuse_large(&mut self, c: &Connection) -> Next {
+        tracing::warn!(peer = %c.peer, "too many bytes in large requests: closed (largeRequestMaxBytes)");
+        self.stats.large_requests_rejected += 1;
+        Next::Close
     }
 
     /// Whether there are versions that this shard has not adopted.
@@ -543,13 +577,12 @@ impl Desk {
         self.version() < self.published()
     }
 
-    fn forward(&mut self, now: Time, c: &mut Connection, session: SessionId, xid: i32, op: OpCode, body: &[u8]) {
+    fn forward(&mut self, c: &mut Connection, session: SessionId, xid: i32, op: OpCode, body: &[u8]) {
         let start = self.batch.bytes.len();
         self.batch.bytes.extend_from_slice(body);
         let body = Span::new(start..self.batch.bytes.len());
         let auth = Arc::clone(&c.auth);
         self.batch.asks.push(Ask::Write(Forwarded { connection: c.id, session, xid, op, body, auth }));
-        c.wait(Waiting::Write { op, xid, since: now });
         self.outstanding += 1;
         if op == OpCode::CloseSession {
             c.phase = Phase::Closing { session };

@@ -78,6 +78,8 @@ pub enum Tell {
     Renewed { connection: ConnectionId, session: SessionId, timeout_ms: i32, is_alive: bool },
     /// The session of this connection re-attached elsewhere.
     Detach { connection: ConnectionId },
+    /// More connect than may (`connection_throttle_tokens`).
+    TurnedAway { connection: ConnectionId },
 }
 
 /// To whom.

@@ -1,10 +1,5 @@
-//! Who is let in: the token bucket of connections, connections per address, large requests (`BlueThrottle`,
-//! `maxClientCnxns`, `largeRequestThreshold`).
-
-use std::collections::HashMap;
-use std::net::IpAddr;
-
-use ahash::RandomState;
+//! What is let in: ConnectRequests by a token bucket, large requests by a budget (`BlueThrottle`,
+//! `largeRequestThreshold`).
 
 use crate::types::time::Time;
 
@@ -161,70 +156,6 @@ fn millis(now: Time, since: Time) -> u64 {
     Time(now.0.saturating_sub(since.0)).as_ms()
 }
 
-/// Why a connection is dropped at accept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    /// `maxClientCnxns` connections from this address are open.
-    Address,
-    /// `maxCnxns` connections are open.
-    Listener,
-}
-
-/// The open connections of one listener, with a session or without.
-#[derive(Debug)]
-pub struct ConnectionCounts {
-    /// `maxClientCnxns`; 0 is no limit.
-    per_address_max: u32,
-    /// `maxCnxns`; 0 is no limit.
-    total_max: u32,
-    total: u32,
-    /// No entry is 0.
-    per_address: HashMap<IpAddr, u32, RandomState>,
-}
-
-impl ConnectionCounts {
-    /// `seed` keeps whoever owns a prefix of IPv6 addresses from choosing ones that collide.
-    pub fn new(per_address_max: u32, total_max: u32, seed: [u64; 4]) -> ConnectionCounts {
-        let hasher = RandomState::with_seeds(seed[0], seed[1], seed[2], seed[3]);
-        ConnectionCounts { per_address_max, total_max, total: 0, per_address: HashMap::with_hasher(hasher) }
-    }
-
-    pub fn total(&self) -> u32 {
-        self.total
-    }
-
-    pub fn of_address(&self, address: IpAddr) -> u32 {
-        self.per_address.get(&address.to_canonical()).copied().unwrap_or(0)
-    }
-
-    /// Counts a connection in, unless it is one too many.
-    pub fn open(&mut self, address: IpAddr) -> Result<(), Refusal> {
-        if self.total_max > 0 && self.total >= self.total_max {
-            return Err(Refusal::Listener);
-        }
-        if self.per_address_max > 0 && self.of_address(address) >= self.per_address_max {
-            return Err(Refusal::Address);
-        }
-        *self.per_address.entry(address.to_canonical()).or_default() += 1;
-        self.total += 1;
-        Ok(())
-    }
-
-    /// Counts a connection out that `open` has counted in.
-    pub fn close(&mut self, address: IpAddr) {
-        let address = address.to_canonical();
-        let Some(count) = self.per_address.get_mut(&address) else {
-            debug_assert!(false, "{address} has no connection that was counted");
-            return;
-        };
-        *count -= 1;
-        if *count == 0 {
-            self.per_address.remove(&address);
-        }
-        self.total -= 1;
-    }
-}
-
 /// The bytes of large requests in process. Its threshold keeps small requests free of any counting.
 #[derive(Clone, Debug)]
 pub struct LargeRequests {
@@ -241,6 +172,11 @@ impl LargeRequests {
         LargeRequests { threshold, bytes_max, bytes: 0 }
     }
 
+    /// Whether a frame that announces itself with `len` bytes could be taken in now.
+    pub fn has_room_for(&self, len: usize) -> bool {
+        !self.is_large(len) || self.bytes.checked_add(len).is_some_and(|bytes| bytes <= self.bytes_max)
+    }
+
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -252,16 +188,11 @@ impl LargeRequests {
     /// Whether a frame of `len` bytes may be taken in; if not, its connection closes without a reply.
     #[must_use]
     pub fn begin(&mut self, len: usize) -> bool {
-        if !self.is_large(len) {
-            return true;
+        let has_room = self.has_room_for(len);
+        if has_room && self.is_large(len) {
+            self.bytes += len;
         }
-        match self.bytes.checked_add(len).filter(|bytes| *bytes <= self.bytes_max) {
-            Some(bytes) => {
-                self.bytes = bytes;
-                true
-            }
-            None => false,
-        }
+        has_room
     }
 
     /// The frame of `len` bytes that `begin` let in is answered or gone.
@@ -354,21 +285,6 @@ mod tests {
         let mut throttle = throttle(settings);
         assert!(throttle.admit(Time(u64::MAX), Admission::GlobalSession, no_dice));
         assert_eq!(throttle.deficit(), 1);
-    }
-
-    #[test]
-    fn c_174_and_c_175_connections_are_counted_by_address_and_in_all() {
-        let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "::1".parse().unwrap());
-        let mut counts = ConnectionCounts::new(2, 3, [1, 2, 3, 4]);
-        assert_eq!([counts.open(a), counts.open(a), counts.open(a)], [Ok(()), Ok(()), Err(Refusal::Address)]);
-        assert_eq!([counts.open(b), counts.open(b)], [Ok(()), Err(Refusal::Listener)]);
-        counts.close(a);
-        assert_eq!(counts.open("::ffff:10.0.0.1".parse().unwrap()), Ok(()), "the same address, mapped");
-        counts.close(b);
-        assert_eq!(counts.open(a), Err(Refusal::Address));
-        assert_eq!((counts.total(), counts.of_address(a), counts.of_address(b)), (2, 2, 0));
-        let mut unlimited = ConnectionCounts::new(0, 0, [1, 2, 3, 4]);
-        assert!((0..1000).all(|_| unlimited.open(a).is_ok()));
     }
 
     #[test]
