@@ -66,6 +66,30 @@ impl Client {
         Ok(Client { link, next_xid: 0, session: response.session, password: response.password, events: Vec::new() })
     }
 
+    /// The connection itself, for what a well-behaved client does not do.
+    pub fn link(&mut self) -> &mut Link {
+        &mut self.link
+    }
+
+    /// Ends the session.
+    pub fn close(&mut self) -> Answer {
+        self.call(op::CLOSE_SESSION, &[])
+    }
+
+    /// Waits for the next event and returns it as `type path`.
+    pub fn next_event(&mut self) -> Result<String, Ended> {
+        while self.events.is_empty() {
+            let frame = self.link.receive()?;
+            let mut reader = Reader::new(&frame);
+            if reader.i32().map_err(|_| Ended::Closed)? == xid::NOTIFICATION {
+                let _header = (reader.i64(), reader.i32());
+                let kind = reader.i32().and_then(|kind| reader.i32().map(|_| kind)).unwrap_or(0);
+                self.events.push(format!("{kind} {}", reader.text().unwrap_or_default()));
+            }
+        }
+        Ok(self.events.remove(0))
+    }
+
     pub fn call(&mut self, op: i32, body: &[u8]) -> Answer {
         self.next_xid += 1;
         let xid = match op {

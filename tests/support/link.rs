@@ -1,7 +1,7 @@
 //! One TCP connection that speaks frames, and the few requests that every test needs.
 
 use std::io::{self, Read, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use oxkeeper::wire::jute::{Reader, Write};
@@ -44,6 +44,43 @@ impl Link {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// Everything that comes until the server closes the connection.
+    pub fn until_closed(&mut self) -> Result<Vec<u8>, Ended> {
+        loop {
+            match self.read_more() {
+                Ok(()) => {}
+                Err(Ended::Closed) => return Ok(std::mem::take(&mut self.bytes)),
+                Err(Ended::Silent) => return Err(Ended::Silent),
+            }
+        }
+    }
+
+    /// The next `len` bytes, as they are.
+    pub fn receive_bytes(&mut self, len: usize) -> Result<Vec<u8>, Ended> {
+        while self.bytes.len() < len {
+            self.read_more()?;
+        }
+        Ok(self.bytes.drain(..len).collect())
+    }
+
+    /// This side sends no more.
+    pub fn end_stream(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Sends as much as the server takes before `PATIENCE` is over; returns how much that was.
+    pub fn send_while_taken(&mut self, bytes: &[u8], patience: Duration) -> usize {
+        self.stream.set_write_timeout(Some(patience)).expect("a positive timeout is accepted");
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match self.stream.write(&bytes[sent..]) {
+                Ok(n) if n > 0 => sent += n,
+                _ => break,
+            }
+        }
+        sent
+    }
+
     /// The payload of the next frame.
     pub fn receive(&mut self) -> Result<Vec<u8>, Ended> {
         loop {
@@ -56,16 +93,21 @@ impl Link {
                     return Ok(frame);
                 }
             }
-            let mut chunk = [0; 16 << 10];
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return Err(Ended::Closed),
-                Ok(n) => self.bytes.extend_from_slice(&chunk[..n]),
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                    return Err(Ended::Silent);
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Ended::Closed),
+            self.read_more()?;
+        }
+    }
+
+    fn read_more(&mut self) -> Result<(), Ended> {
+        let mut chunk = [0; 16 << 10];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => Err(Ended::Closed),
+            Ok(n) => {
+                self.bytes.extend_from_slice(&chunk[..n]);
+                Ok(())
             }
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Err(Ended::Silent),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(_) => Err(Ended::Closed),
         }
     }
 }

@@ -127,6 +127,28 @@ impl Server {
         Err(format!("does not serve within {START_LIMIT:?}\n{}", words()))
     }
 
+    /// How a start that must fail ends: its exit code and its last words.
+    pub fn refused(program: &Program, directory: &Path, settings: &Settings, port: u16) -> (Option<i32>, String) {
+        let config = write_config(directory, settings, port);
+        let output = program.command(directory, &config, settings).stdin(Stdio::null()).output();
+        let output = output.unwrap_or_else(|e| panic!("{program:?}: {e}"));
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// SIGTERM, and how it ends.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let kill = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
+        assert!(kill.is_ok_and(|status| status.success()), "a process may signal its own child");
+        let start = Instant::now();
+        while start.elapsed() < START_LIMIT {
+            if let Some(status) = self.child.try_wait().expect("our child can be waited for") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("it does not stop:\n{}", self.log());
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
