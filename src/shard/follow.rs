@@ -13,6 +13,7 @@ use crate::tree::publication::{Block, Change, Origin, PublishedTxn, SessionChang
 use crate::tree::{version_of, zxid_of};
 use crate::types::acl::{AclList, perms};
 use crate::types::ids::{ConnectionId, SessionId};
+use crate::types::limits;
 use crate::types::time::Time;
 use crate::types::zxid::Zxid;
 use crate::wire::client::{self, EventType, OpCode};
@@ -25,6 +26,7 @@ impl Shard {
             let block = cursor.block();
             for txn in &block.txns {
                 self.follow_txn(now, block, txn, out);
+                self.desk.followed = txn.zxid;
             }
             if let Some(last) = block.last() {
                 self.desk.adopt(last);
@@ -34,16 +36,41 @@ impl Shard {
     }
 
     fn follow_txn(&mut self, now: Time, block: &Block, txn: &PublishedTxn, out: &mut Vec<Output>) {
+        let own = txn.origin.filter(|origin| origin.shard == self.desk.settings.id);
+        if let Some(origin) = own {
+            self.catch_up(now, origin.connection, out);
+        }
         if self.desk.watches.paths() > 0 {
             for change in block.changes(txn) {
                 self.fire(txn.zxid, block, change);
             }
         }
-        if let Some(origin) = txn.origin.filter(|origin| origin.shard == self.desk.settings.id) {
+        if let Some(origin) = own {
             self.answer(now, block, txn, origin, out);
         }
         if let SessionChange::Closed(session) = txn.session {
             self.on_session_closed(session, out);
+        }
+    }
+
+    /// Reads that were kept back because the client is slow stand before its own next write: they are answered before
+    /// it is, at the version before it. A client that lets too much pile up this way is disconnected.
+    fn catch_up(&mut self, now: Time, id: ConnectionId, out: &mut Vec<Output>) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if !connection.has_read_in_front() {
+            return;
+        }
+        let desk = &mut self.desk;
+        desk.adopt(desk.followed);
+        while connection.out.len() <= limits::UNSENT_BYTES_MAX
+            && let Some((payload, since)) = connection.take_read()
+        {
+            desk.serve_read(now, connection, since, &payload);
+            desk.large.end(payload.len());
+        }
+        if connection.has_read_in_front() {
+            self.forget(id);
+            out.push(Output::Abort(id));
         }
     }
 
@@ -89,10 +116,7 @@ impl Shard {
         desk.mark_dirty(connection);
         if connection.has_read_in_front() {
             desk.adopt(txn.zxid);
-            while let Some((payload, since)) = connection.take_read() {
-                desk.serve_read(now, connection, since, &payload);
-                desk.large.end(payload.len());
-            }
+            desk.serve_waiting_reads(now, connection);
         }
         if let Phase::Closing { .. } = connection.phase
             && matches!(txn.session, SessionChange::Closed(_))
@@ -117,6 +141,16 @@ impl Shard {
 }
 
 impl Desk {
+    /// Serves the reads whose turn has come, until the client has enough to take; the rest follows when it has taken it.
+    pub fn serve_waiting_reads(&mut self, now: Time, c: &mut Connection) {
+        while c.out.len() < limits::UNSENT_BYTES_PAUSE
+            && let Some((payload, since)) = c.take_read()
+        {
+            self.serve_read(now, c, since, &payload);
+            self.large.end(payload.len());
+        }
+    }
+
     /// Serves from this version on. Versions only rise.
     pub fn adopt(&mut self, zxid: Zxid) {
         if self.version() < zxid {

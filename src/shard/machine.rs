@@ -21,10 +21,12 @@ use super::watch::{Fired, WatchTable};
 use crate::tree::access::AccessSettings;
 use crate::tree::publication::{Cursor, Span};
 use crate::tree::store::Reader as TreeReader;
+use crate::tree::zxid_of;
 use crate::types::error_code::ErrorCode;
 use crate::types::ids::{ConnectionId, SessionId, ShardId};
 use crate::types::limits;
 use crate::types::time::{Time, WallTime};
+use crate::types::zxid::Zxid;
 use crate::wire::client::{self, AuthPacket, OpCode, RequestHeader};
 use crate::wire::jute::{Reader, Write};
 use crate::wire::peek;
@@ -152,6 +154,8 @@ pub(super) struct Desk {
     held: Vec<ConnectionId>,
     /// Something was answered or adopted since the held ones were last looked at.
     pub is_moving: bool,
+    /// The last txn whose events are out.
+    pub followed: Zxid,
     touched: Vec<ConnectionId>,
     report_at: Option<Time>,
     sessionless: VecDeque<(Time, ConnectionId)>,
@@ -167,6 +171,7 @@ pub(super) struct Desk {
 impl Shard {
     /// `seed` keys the hash tables.
     pub fn new(settings: ShardSettings, reader: TreeReader, cursor: Cursor, seed: [u64; 4]) -> Shard {
+        let followed = zxid_of(reader.version());
         let large = LargeRequests::new(settings.large_request_threshold, settings.large_request_bytes_max);
         let desk = Desk {
             settings,
@@ -182,6 +187,7 @@ impl Shard {
             dirty: Vec::new(),
             held: Vec::new(),
             is_moving: false,
+            followed,
             touched: Vec::new(),
             report_at: None,
             sessionless: VecDeque::new(),
@@ -197,7 +203,7 @@ impl Shard {
         match input {
             Input::Accepted { connection, peer, wall } => self.on_accepted(now, connection, peer, wall),
             Input::Received { connection, bytes } => self.on_received(now, connection, bytes, out),
-            Input::Sent { connection, buffer } => self.on_sent(connection, buffer, out),
+            Input::Sent { connection, buffer } => self.on_sent(now, connection, buffer, out),
             Input::EndOfStream { connection } => self.on_end_of_stream(connection, out),
             Input::Closed { connection } => self.forget(connection),
             Input::Published => self.follow(now, out),
@@ -281,10 +287,14 @@ impl Shard {
         }
     }
 
-    fn on_sent(&mut self, id: ConnectionId, buffer: Vec<u8>, out: &mut Vec<Output>) {
+    fn on_sent(&mut self, now: Time, id: ConnectionId, buffer: Vec<u8>, out: &mut Vec<Output>) {
         self.desk.recycle_buffer(buffer);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.sending_since = None;
+        if connection.has_read_in_front() {
+            self.desk.serve_waiting_reads(now, connection);
+            self.desk.is_moving = true;
+        }
         if !connection.out.is_empty() {
             self.desk.mark_dirty(connection);
         } else if connection.closes_when_sent {

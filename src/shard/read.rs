@@ -10,6 +10,7 @@ use crate::tree::access;
 use crate::tree::store::Node;
 use crate::types::error_code::ErrorCode;
 use crate::types::ids::SessionId;
+use crate::types::limits;
 use crate::types::path;
 use crate::types::stat::Stat;
 use crate::types::time::Time;
@@ -219,8 +220,10 @@ impl Desk {
         if is_there { Ok(()) } else { Err(ErrorCode::NoWatcher) }
     }
 
-    /// Independent reads of one version; watches are not registered.
+    /// Independent reads of one version; watches are not registered. More than any client could take is an error: a
+    /// frame of reads may name the same large znode tens of thousands of times.
     fn multi_read(&mut self, c: &Connection, body: &mut Reader<'_>, out: &mut Vec<u8>) -> Answer {
+        let start = out.len();
         for op in client::decode_multi_read(body)? {
             let (MultiReadOp::GetData(path) | MultiReadOp::GetChildren(path)) = &op;
             match (self.readable(c, path), &op) {
@@ -234,6 +237,9 @@ impl Desk {
                     MultiHeader::put_result(out, OpCode::GetChildren);
                     self.put_children(path, &node, out);
                 }
+            }
+            if out.len() - start > limits::UNSENT_BYTES_MAX {
+                return Err(ErrorCode::MarshallingError);
             }
         }
         MultiHeader::put_end(out);

@@ -185,6 +185,31 @@ fn reads_behind_a_write_for_a_client_that_never_reads_stay_bounded() {
     assert!(taken < 200 << 10, "{taken} kB");
 }
 
+/// 3000 times 900 kB: no frame could hold it.
+#[test]
+fn a_multi_read_of_more_than_a_client_may_be_owed_is_an_error() {
+    let server = Running::new(&[], &[]);
+    let mut client = server.client();
+    client.create("/big", &vec![1; 900_000], 0).unwrap();
+    let before = memory_kilobytes(&server.server);
+    let mut body = Vec::new();
+    let header = |body: &mut Vec<u8>, op: i32, is_done: bool| {
+        body.put_i32(op);
+        body.put_bool(is_done);
+        body.put_i32(-1);
+    };
+    for _ in 0..3000 {
+        header(&mut body, op::GET_DATA, false);
+        body.put_string("/big");
+        body.put_bool(false);
+    }
+    header(&mut body, -1, true);
+    let reply = client.call(op::MULTI_READ, &body).unwrap();
+    assert_eq!((reply.err, reply.body), (-5, vec![]));
+    assert!(memory_kilobytes(&server.server) < before + (200 << 10));
+    assert_eq!(client.ping().unwrap().err, 0);
+}
+
 /// A client that does read gets everything, however much stands behind one write.
 #[test]
 fn many_large_reads_behind_a_write_are_all_answered() {

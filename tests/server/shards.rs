@@ -1,5 +1,6 @@
 //! The same scenarios on one thread for all, and on several: what one connection does, another one on another shard sees.
 
+use std::collections::BTreeSet;
 use std::thread;
 
 use crate::server::setup::{Running, eventually, header, renewal};
@@ -124,9 +125,9 @@ fn connections_are_spread_evenly(server: &Running, shards: usize) {
     // One thread per shard, each with work of its own.
     let tasks = std::fs::read_dir(format!("/proc/{}/task", server.server.pid())).expect("it runs").flatten();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-    let named = names.filter(|name| name.starts_with("shard-")).count();
+    let names: BTreeSet<String> = names.filter(|name| name.starts_with("shard-")).collect();
     if shards > 0 {
-        assert_eq!(named, shards);
+        assert_eq!(names.len(), shards, "{names:?}");
     }
     clients.iter_mut().for_each(|client| assert_eq!(client.ping().unwrap().err, 0));
 }
