@@ -3,10 +3,11 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
@@ -122,6 +123,9 @@ fn serve(settings: ServerSettings) -> Result<(), Failure> {
     let banner = settings.clone();
     let fail = |error: crate::io::run::ServerError| Failure { code: error.exit_code(), text: error.to_string() };
     let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|error| Failure { text: format!("signal handlers: {error}"), code: 1 })?;
+    // A file size limit is to be an error of the write that meets it, which names the file, not a silent death.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())
         .map_err(|error| Failure { text: format!("signal handlers: {error}"), code: 1 })?;
     let server = Server::start(settings).map_err(fail)?;
     print_banner(&banner, &server.started);

@@ -62,6 +62,9 @@ impl Core {
             }
             self.turn(now, &mut events);
             if let Some(ended) = self.ended(now.time, &mut stop_by) {
+                if let (Ended::Fatal(_), Some(zab)) = (&ended, &mut self.zab) {
+                    zab.abandon_helpers();
+                }
                 return ended;
             }
             let deadline = self.deadline(stop_by);

@@ -103,6 +103,11 @@ impl Disk {
         Ok(Disk { requests: Some(sender), thread: Some(thread) })
     }
 
+    /// Lets go of the helper without waiting for what it was asked.
+    pub fn abandon(&mut self) {
+        self.thread = None;
+    }
+
     /// Queues a request, without waiting.
     pub fn ask(&self, request: DiskRequest) -> Result<(), Full<DiskRequest>> {
         let requests = self.requests.as_ref().expect("taken away in `drop` only");

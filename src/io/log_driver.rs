@@ -24,6 +24,15 @@ struct OpenLog {
     file: Option<LogFile>,
 }
 
+/// A durable write under way.
+struct LogWrite {
+    id: WriteId,
+    file: FileId,
+    offset: u64,
+    bytes: usize,
+    since: Time,
+}
+
 /// What the log's writes took, for metrics.
 #[derive(Clone, Debug, Default)]
 pub struct LogTimes {
@@ -38,7 +47,7 @@ pub struct LogDriver {
     warn_after: Duration,
     disk: Disk,
     files: AHashMap<FileId, OpenLog>,
-    writes: AHashMap<WriteToken, (WriteId, Time, usize)>,
+    writes: AHashMap<WriteToken, LogWrite>,
     /// When the last stretch was asked for.
     extended_at: Time,
     /// Files by the path that the helper knows them by.
@@ -60,6 +69,11 @@ impl LogDriver {
             by_path: AHashMap::new(),
             times: LogTimes::default(),
         }
+    }
+
+    /// Nobody waits for the helper any more.
+    pub fn abandon_helper(&mut self) {
+        self.disk.abandon();
     }
 
     /// Starts what the machine asks for.
@@ -84,7 +98,8 @@ impl LogDriver {
             log::Output::Write { write, file, offset, len, buffer } => {
                 let log = self.files.get(&file).and_then(|log| log.file).ok_or("a file that is not open is written")?;
                 let token = ring.write_log(log, offset, buffer, len);
-                self.writes.insert(token, (write, clock::now(), len));
+                let write = LogWrite { id: write, file, offset, bytes: len, since: clock::now() };
+                self.writes.insert(token, write);
                 Ok(())
             }
             log::Output::Finish { file, used } => {
@@ -169,7 +184,7 @@ impl LogDriver {
         buffer: LogBuffer,
         result: std::io::Result<()>,
     ) -> Option<log::Input<LogBuffer>> {
-        let (write, since, bytes) = self.writes.remove(&token)?;
+        let LogWrite { id: write, file, offset, bytes, since } = self.writes.remove(&token)?;
         let took = clock::now().saturating_since(since);
         self.times.fsync.record(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
         if took > self.warn_after {
@@ -183,7 +198,15 @@ impl LogDriver {
         }
         Some(match result {
             Ok(()) => log::Input::Written { write, buffer },
-            Err(error) => log::Input::Failed { what: format!("durable write of {bytes} bytes to the log: {error}") },
+            Err(error) => {
+                let path = self.files.get(&file).map(|log| log.path.display().to_string()).unwrap_or_default();
+                log::Input::Failed {
+                    what: format!(
+                        "durable write of {bytes} bytes to the log {path} at offset {offset} failed: {error}. \
+                         Nothing of it was acknowledged, and it is not tried again: look at the disk, then start anew"
+                    ),
+                }
+            }
         })
     }
 }

@@ -25,7 +25,7 @@ use super::shard_driver::{ShardDriver, ShardQueues};
 use super::snapshot_writer::{SnapshotHelper, SnapshotWriterSettings};
 use super::zab_driver::{ZabDriver, ZabQueues};
 use crate::ops::four_letter::Whitelist;
-use crate::server::pipeline::{Now, Output as ZabOutput, ZabCore, ZabSettings};
+use crate::server::pipeline::{Now, Output as ZabOutput, ZabCore, ZabSettings, in_flight_bytes_max};
 use crate::server::recovery::TreeReplay;
 use crate::server::status::Settings as StatusSettings;
 use crate::shard::machine::{Shard, ShardSettings};
@@ -188,6 +188,7 @@ fn recover_tree(settings: &ServerSettings) -> Result<Tree, ServerError> {
         trust_empty_snapshot: settings.trust_empty_snapshot,
         db_autocreate: settings.db_autocreate || marked,
         payload_bytes_max: settings.zab.entry_bytes_max,
+        in_flight_bytes_max: in_flight_bytes_max(settings.zab.entry_bytes_max) as u64,
         ..RecoveryOptions::new(settings.dirs.clone())
     };
     let mut replay = TreeReplay::new(settings.tree.clone());

@@ -51,6 +51,11 @@ impl SnapshotHelper {
         Ok(SnapshotHelper { jobs: Some(jobs), thread: Some(thread) })
     }
 
+    /// Lets go of the helper without waiting for the snapshot at hand.
+    pub fn abandon(&mut self) {
+        self.thread = None;
+    }
+
     /// One job at a time: the schedule waits for the last one.
     pub fn write(&self, job: SnapshotJob) {
         if let Some(jobs) = &self.jobs {

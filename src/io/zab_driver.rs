@@ -91,7 +91,8 @@ impl ZabDriver {
 
     pub fn nothing_waits(&self) -> bool {
         let queues = &self.queues;
-        queues.from_shards.iter().all(Inbox::is_empty)
+        // What the log has no room for waits for the log, whose writes and helper wake this core.
+        (!self.zab.takes_batches() || queues.from_shards.iter().all(Inbox::is_empty))
             && queues.disk.is_empty()
             && queues.snapshots.is_empty()
             && (self.is_stopping || !self.process.is_stopping())
@@ -99,6 +100,12 @@ impl ZabDriver {
 
     pub fn has_stopped(&self) -> bool {
         self.has_stopped
+    }
+
+    /// For the end after a failure: a helper that is stuck in a broken disk must not keep the process.
+    pub fn abandon_helpers(&mut self) {
+        self.log.abandon_helper();
+        self.snapshots.abandon();
     }
 
     /// Why the process must end now, if it must.
@@ -130,7 +137,10 @@ impl ZabDriver {
             self.on_snapshot_done(now, &done, ring);
         }
         for shard in 0..self.queues.from_shards.len() {
-            while let Some(mail) = self.queues.from_shards[shard].pop() {
+            // Back pressure: what is left fills the queue, and its shard stops reading.
+            while self.zab.takes_batches()
+                && let Some(mail) = self.queues.from_shards[shard].pop()
+            {
                 any = true;
                 self.on_mail(now, ShardId(shard as u16), mail, ring);
             }

@@ -17,8 +17,8 @@ use super::reply::put_write_reply;
 use super::snapshots::{ContainerSettings, SnapshotSchedule, SnapshotSettings, random_fraction};
 use crate::shard::messages::{Ask, Batch, Forwarded, Tell, Told};
 use crate::shard::throttle::{Admission, ConnectionThrottle, ThrottleSettings};
-use crate::storage::log::{self, Log, LogConfig};
-use crate::storage::log_file::EntryWriter;
+use crate::storage::log::{self, BLOCK_BYTES, Log, LogConfig};
+use crate::storage::log_file::{ENTRY_EXTRA_BYTES, EntryWriter};
 use crate::tree::Tree;
 use crate::tree::effects::Effects;
 use crate::tree::prepare::RequestContext;
@@ -43,6 +43,9 @@ const DIGESTS_MAX: usize = 1024;
 
 /// Garbage that a sleeping server still has is looked at this often.
 const RECLAIM_AGAIN: Duration = Duration::from_millis(20);
+
+/// A log that has no room for longer than this has kept clients from being heard.
+const TOLERATED_PAUSE: Duration = Duration::from_millis(200);
 
 /// Both clocks, read once per turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,6 +115,14 @@ pub struct SnapshotJob {
     pub digest: Option<u64>,
 }
 
+/// A batch of which the log has no room for the rest.
+struct HeldBatch {
+    shard: ShardId,
+    batch: Batch,
+    /// The first of its asks that waits.
+    next: usize,
+}
+
 pub struct ZabCore<B> {
     settings: ZabSettings,
     tree: Tree,
@@ -138,6 +149,10 @@ pub struct ZabCore<B> {
     expired: Vec<SessionId>,
     /// There is garbage, and perhaps no turn of its own accord.
     reclaim_at: Option<Time>,
+    /// While there is one, no further batch is taken.
+    held: Option<HeldBatch>,
+    /// Since when the log has had no room.
+    no_room_since: Option<Time>,
     is_stopping: bool,
 }
 
@@ -181,6 +196,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             digests: VecDeque::new(),
             expired: Vec::new(),
             reclaim_at: None,
+            held: None,
+            no_room_since: None,
             is_stopping: false,
         };
         core.start_snapshot(out);
@@ -206,6 +223,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             Input::Log(input) => {
                 self.log.step(now.time, input, &mut self.log_out);
                 self.drain_log(out);
+                self.go_on(now, out);
             }
             Input::EndOfTurn => self.end_turn(now, out),
             Input::SnapshotDone { bytes } => self.snapshots.on_done(bytes),
@@ -216,26 +234,52 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
                 self.close_block();
                 self.log.step(now.time, log::Input::Stop, &mut self.log_out);
                 self.drain_log(out);
+                self.go_on(now, out);
             }
         }
+    }
+
+    /// Whether a batch may come. While the log has no room their queues fill and the shards stop reading; the log's own
+    /// inputs make room again.
+    pub fn takes_batches(&self) -> bool {
+        self.held.is_none() && (self.is_stopping || self.has_room())
+    }
+
+    fn has_room(&self) -> bool {
+        self.log.has_room(self.settings.entry_bytes_max + ENTRY_EXTRA_BYTES)
     }
 
     /// When `Timeout` should come.
     pub fn deadline(&self) -> Option<Time> {
-        let deadlines =
-            [self.leases.next_deadline(), self.log.deadline(), Some(self.reaper.deadline()), self.reclaim_at];
-        deadlines.into_iter().flatten().min()
+        let logged = match self.has_room() {
+            true => [self.leases.next_deadline(), Some(self.reaper.deadline())],
+            false => [None, None],
+        };
+        logged.into_iter().chain([self.log.deadline(), self.reclaim_at]).flatten().min()
     }
 
-    fn on_batch(&mut self, now: Now, shard: ShardId, mut batch: Batch, out: &mut Vec<Output<B>>) {
+    fn on_batch(&mut self, now: Now, shard: ShardId, batch: Batch, out: &mut Vec<Output<B>>) {
+        assert!(self.held.is_none(), "asked for with `takes_batches`");
         for session in &batch.touched {
             self.leases.touch(now.time, *session);
         }
-        for at in 0..batch.asks.len() {
-            if at % limits::WARMED_AT_ONCE == 0 {
+        self.work_off(now, HeldBatch { shard, batch, next: 0 }, out);
+    }
+
+    /// Works a batch off, as far as the log has room. A few bytes of request can become a long entry (the ephemerals of
+    /// a session, the ids behind `auth`), so each is looked at alone.
+    fn work_off(&mut self, now: Now, held: HeldBatch, out: &mut Vec<Output<B>>) {
+        let HeldBatch { shard, mut batch, next } = held;
+        for (at, ask) in batch.asks.iter().enumerate().skip(next) {
+            if (at - next) % limits::WARMED_AT_ONCE == 0 {
                 self.warm(&batch, at);
             }
-            match &batch.asks[at] {
+            if !self.is_stopping && !self.has_room() {
+                self.no_room_since.get_or_insert(now.time);
+                self.held = Some(HeldBatch { shard, batch, next: at });
+                return;
+            }
+            match ask {
                 Ask::Write(request) => self.on_write(now, shard, request, &batch.bytes[request.body.range()]),
                 &Ask::OpenSession { connection, timeout_ms } => {
                     let origin = Origin { shard, connection };
@@ -271,6 +315,24 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             SmallVec::from_iter(batch.asks[at..].iter().take(limits::WARMED_AT_ONCE).filter_map(path));
         if paths.len() > 1 {
             self.tree.warm(&paths);
+        }
+    }
+
+    /// Goes on with what waited for the log. Who could not be heard meanwhile gets the time back.
+    fn go_on(&mut self, now: Now, out: &mut Vec<Output<B>>) {
+        if !self.is_stopping && !self.has_room() {
+            self.no_room_since.get_or_insert(now.time);
+            return;
+        }
+        if let Some(since) = self.no_room_since.take() {
+            let pause = now.time.saturating_since(since);
+            if pause > TOLERATED_PAUSE {
+                tracing::warn!(pause_ms = pause.as_millis() as u64, "the log took nothing; sessions get the time back");
+                self.leases.push_out(pause);
+            }
+        }
+        if let Some(held) = self.held.take() {
+            self.work_off(now, held, out);
         }
     }
 
@@ -347,6 +409,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             self.digests.push_back((header.zxid, self.tree.digest()));
         }
         self.log.append(header.zxid, &self.entry, &mut self.log_out);
+        debug_assert!(self.log.unflushed_bytes() <= in_flight_bytes_max(self.settings.entry_bytes_max));
         self.leader.on_proposed(header.zxid);
         self.snapshots.on_logged(self.entry.len());
         self.reply.clear();
@@ -518,17 +581,23 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     fn on_timeout(&mut self, now: Now, out: &mut Vec<Output<B>>) {
         self.log.step(now.time, log::Input::Timeout, &mut self.log_out);
         self.drain_log(out);
+        self.go_on(now, out);
         if self.is_stopping {
             return;
         }
-        let mut expired = std::mem::take(&mut self.expired);
-        self.leases.expire(now.time, limits::SLICE_TXNS, &mut expired);
-        for session in expired.drain(..) {
+        // What finds no room now is still due at the next timeout.
+        for _ in 0..limits::SLICE_TXNS {
+            if self.held.is_some() || !self.has_room() {
+                return;
+            }
+            self.leases.expire(now.time, 1, &mut self.expired);
+            let Some(session) = self.expired.pop() else { break };
             tracing::info!(%session, "session expired");
             self.close_session(now, session);
         }
-        self.expired = expired;
-        while let Some(path) = self.reaper.next(now.time, now.wall, &self.tree) {
+        while self.has_room()
+            && let Some(path) = self.reaper.next(now.time, now.wall, &self.tree)
+        {
             let header = self.next_header(now, SessionId::NONE, 0);
             let txn = Txn::DeleteContainer { path: path.into() };
             self.propose_internal(&header, &txn, SessionChange::None, None);
@@ -547,6 +616,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     }
 }
 
+/// Bytes of the log that may be on their way to the disk, for recovery: more than [`limits::LOG_IN_FLIGHT_BYTES_MAX`]
+/// only if a single entry may be longer (`jute.maxbuffer`).
+pub fn in_flight_bytes_max(entry_bytes_max: usize) -> usize {
+    limits::LOG_IN_FLIGHT_BYTES_MAX.max(entry_bytes_max + ENTRY_EXTRA_BYTES + 2 * BLOCK_BYTES)
+}
+
 fn report_full_disk(is_full: bool) {
     if is_full {
         tracing::error!("the log's disk is full: writes are refused with NotReadOnly until there is space again");
@@ -554,3 +629,6 @@ fn report_full_disk(is_full: bool) {
         tracing::warn!("the log's disk has space again: writes are accepted");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use self::open_file::{LogFile, WriteRange, Zeroing};
 use super::log_file;
+use crate::types::limits::LOG_IN_FLIGHT_BYTES_MAX;
 use crate::types::time::Time;
 use crate::types::zxid::Zxid;
 
@@ -287,9 +288,27 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         }
     }
 
-    /// Bytes that are not durable yet, those under way in whole blocks. The caller keeps them below
-    /// [`LOG_IN_FLIGHT_BYTES_MAX`](crate::types::limits::LOG_IN_FLIGHT_BYTES_MAX): what recovery takes for unfinished
-    /// writes rests on it.
+    /// Whether an entry of up to `bytes` may be appended now. If not, an input will come after which it may: a write's
+    /// end, or word of the helper. Two things are kept by asking first: `unflushed_bytes` stays within
+    /// [`LOG_IN_FLIGHT_BYTES_MAX`] (unless one entry alone is longer), and what is appended lies where the disk has
+    /// space already, so that a disk found full refuses only what comes later. On a full disk the second gives way:
+    /// the caller appends only what must not be refused.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let unflushed = self.unflushed_bytes();
+        if unflushed > 0 && unflushed + bytes + 2 * BLOCK_BYTES > LOG_IN_FLIGHT_BYTES_MAX {
+            return false;
+        }
+        let spare_is_ready = matches!(self.spare, Spare::Ready { .. });
+        let is_allocated = self.files.back().map_or(spare_is_ready, |file| {
+            let stretch = (bytes as u64).min(self.config.stretch_bytes);
+            let may_roll = file.end() + bytes as u64 > self.config.roll_bytes;
+            file.end() + stretch <= file.zeroed_upto || (may_roll && spare_is_ready)
+        });
+        is_allocated || self.no_space.is_full()
+    }
+
+    /// Bytes that are not durable yet, those under way in whole blocks. What recovery takes for unfinished writes rests
+    /// on their limit: see [`Log::has_room`].
     pub fn unflushed_bytes(&self) -> usize {
         let waiting = self.files.iter().map(|file| file.waiting_bytes()).sum::<usize>();
         let under_way = self.in_flight.iter().map(|write| write.len).sum::<usize>();
@@ -426,7 +445,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
     }
 
     fn prepare_spare(&mut self, out: &mut Vec<Output<B>>) {
-        if self.spare != Spare::None || self.stopping {
+        if self.spare != Spare::None || (self.stopping && self.early.is_empty()) {
             return;
         }
         let file = self.next_file;

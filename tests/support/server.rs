@@ -102,6 +102,26 @@ impl Server {
         let _ = child.wait();
     }
 
+    /// Starts a server that is expected to refuse: its exit code, and what it said.
+    pub fn start_refused(program: &Program, directory: &Path, settings: &Settings) -> (Option<i32>, String) {
+        let config = write_config(directory, settings, free_port());
+        let output = program.command(directory, &config, settings).stdin(Stdio::null()).output();
+        let output = output.unwrap_or_else(|e| panic!("{program:?}: {e}"));
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Waits until the process has ended of its own accord: its exit code, `None` for a signal.
+    pub fn wait_for_end(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        while start.elapsed() < START_LIMIT {
+            if let Some(status) = self.child.try_wait().expect("our child can be waited for") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the process has not ended within {START_LIMIT:?}\n{}", self.log())
+    }
+
     fn try_start(program: &Program, directory: &Path, settings: &Settings, port: u16) -> Result<Server, String> {
         let config = write_config(directory, settings, port);
         let log_path = directory.join("server.log");

@@ -1,0 +1,213 @@
+//! The zab core over a log whose disk answers when the test says so.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::shard::auth::AuthIds;
+use crate::tree::TreeSettings;
+use crate::tree::access::AccessSettings;
+use crate::tree::publication::Cursor;
+use crate::types::ids::ConnectionId;
+use crate::wire::client_encode;
+
+type Buffer = Vec<u8>;
+
+const ENTRY_BYTES_MAX: usize = 2 << 20;
+
+struct Bench {
+    core: ZabCore<Buffer>,
+    cursor: Cursor,
+    out: Vec<Output<Buffer>>,
+    /// What the disk was asked for and has not done.
+    asked: Vec<log::Input<Buffer>>,
+    spent: usize,
+    /// Xids of the replies that were published.
+    replies: Vec<i32>,
+    time: Time,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let access = AccessSettings { skip_acl: false, digest_enabled: true, ensemble_enabled: true };
+        let tree = TreeSettings {
+            extended_types: false,
+            digest_enabled: true,
+            close_session_txn: true,
+            enforce_quota: false,
+            reconfig_enabled: false,
+            access,
+        };
+        let settings = ZabSettings {
+            server: ServerId(0),
+            tick: Duration::from_secs(2),
+            entry_bytes_max: ENTRY_BYTES_MAX,
+            snapshots: SnapshotSettings { txns: 1_000_000, log_bytes: None },
+            containers: ContainerSettings {
+                check_interval: Duration::from_secs(60),
+                per_minute_max: 10_000,
+                never_used_max: None,
+            },
+            log: LogConfig { stretch_bytes: 64 << 20, ahead_bytes: 0, ..LogConfig::default() },
+            seed: 1,
+        };
+        let publisher = Publisher::default();
+        let cursor = publisher.cursor();
+        let mut out = Vec::new();
+        let time = Time(1_000_000_000);
+        let now = Now { time, wall: WallTime(1_700_000_000_000) };
+        let tree = Tree::fresh(tree);
+        let core = ZabCore::standalone(settings, tree, publisher, vec![vec![0; 1 << 20]], now, &mut out);
+        let mut bench = Bench { core, cursor, out, asked: Vec::new(), spent: 0, replies: Vec::new(), time };
+        bench.carry_out();
+        bench
+    }
+
+    fn with_session() -> (Bench, SessionId) {
+        let mut bench = Bench::new();
+        bench.settle();
+        let session = bench.core.next_session;
+        bench.open_session();
+        (bench, session)
+    }
+
+    fn open_session(&mut self) {
+        let open = Ask::OpenSession { connection: ConnectionId(1), timeout_ms: 4_000 };
+        self.step(Input::Batch { shard: ShardId(0), batch: Batch { asks: vec![open], ..Batch::default() } });
+        self.step(Input::EndOfTurn);
+        self.settle();
+        (self.spent, self.replies) = (0, Vec::new());
+    }
+
+    fn step(&mut self, input: Input<Buffer>) {
+        let now = Now { time: self.time, wall: WallTime(1_700_000_000_000) };
+        self.core.step(now, input, &mut self.out);
+        let unflushed = self.core.log.unflushed_bytes();
+        assert!(unflushed <= limits::LOG_IN_FLIGHT_BYTES_MAX, "{unflushed} bytes in flight");
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        for output in std::mem::take(&mut self.out) {
+            match output {
+                Output::Log(log::Output::Prepare { file, upto }) => {
+                    self.asked.push(log::Input::Prepared { file, zeroed_upto: upto });
+                }
+                Output::Log(log::Output::Name { file, .. }) => self.asked.push(log::Input::Named { file }),
+                Output::Log(log::Output::Extend { file, upto, .. }) => {
+                    self.asked.push(log::Input::Extended { file, upto });
+                }
+                Output::Log(log::Output::Write { write, buffer, .. }) => {
+                    self.asked.push(log::Input::Written { write, buffer });
+                }
+                Output::Log(_) | Output::Tell(_) | Output::Snapshot(_) | Output::Stopped => {}
+                Output::Spent { .. } => self.spent += 1,
+                Output::Published => self.follow(),
+                Output::Fatal { what } => panic!("{what}"),
+            }
+        }
+    }
+
+    fn follow(&mut self) {
+        while self.cursor.advance() {
+            let block = self.cursor.block();
+            for txn in block.txns.iter().filter(|txn| txn.origin.is_some()) {
+                if let Some(xid) = block.reply(txn).get(4..8).and_then(|bytes| bytes.first_chunk::<4>()) {
+                    self.replies.push(i32::from_be_bytes(*xid));
+                }
+            }
+        }
+    }
+
+    /// The disk does what it was asked for, and what comes of that.
+    fn settle(&mut self) {
+        while !self.asked.is_empty() {
+            let done = self.asked.remove(0);
+            self.step(Input::Log(done));
+            self.step(Input::EndOfTurn);
+        }
+    }
+}
+
+fn batch(session: SessionId, xids: std::ops::Range<i32>, data: &[u8]) -> Batch {
+    let auth = Arc::new(AuthIds::of_peer(([127, 0, 0, 1], 1).into()));
+    let mut batch = Batch::default();
+    for xid in xids {
+        let mut frame = Vec::new();
+        client_encode::create(&mut frame, xid, &format!("/n{xid}"), data, 0);
+        let start = batch.bytes.len();
+        // Behind the length and the header.
+        batch.bytes.extend_from_slice(&frame[12..]);
+        batch.asks.push(Ask::Write(Forwarded {
+            connection: ConnectionId(1),
+            session,
+            xid,
+            op: OpCode::Create,
+            body: Span::new(start..batch.bytes.len()),
+            auth: Arc::clone(&auth),
+        }));
+    }
+    batch
+}
+
+#[test]
+fn a_log_that_falls_behind_keeps_the_rest_of_the_batch_waiting_and_loses_none() {
+    let (mut bench, session) = Bench::with_session();
+    assert!(bench.core.takes_batches());
+    bench.step(Input::Batch { shard: ShardId(0), batch: batch(session, 1..41, &[7; 500_000]) });
+    bench.step(Input::EndOfTurn);
+    assert_eq!(bench.spent, 0, "twenty megabytes are more than may be on their way");
+    assert!(!bench.core.takes_batches());
+    assert!(bench.replies.is_empty());
+    bench.settle();
+    assert!(bench.core.takes_batches());
+    assert_eq!((bench.spent, bench.replies.clone()), (1, (1..41).collect()));
+}
+
+#[test]
+fn nothing_is_taken_before_the_log_has_its_first_file() {
+    let mut bench = Bench::new();
+    assert!(!bench.core.takes_batches());
+    bench.settle();
+    assert!(bench.core.takes_batches());
+}
+
+#[test]
+fn a_full_disk_takes_batches_to_refuse_them() {
+    let mut bench = Bench::new();
+    let prepared = bench.asked.remove(0);
+    let log::Input::Prepared { file, .. } = prepared else { panic!("{prepared}") };
+    bench.step(Input::Log(log::Input::NoSpace { file }));
+    assert!(bench.core.takes_batches());
+    bench.step(Input::Batch { shard: ShardId(0), batch: batch(SessionId(7), 1..3, b"") });
+    bench.step(Input::EndOfTurn);
+    assert_eq!((bench.spent, bench.replies.clone()), (1, vec![1, 2]));
+}
+
+#[test]
+fn no_session_expires_while_the_log_keeps_clients_from_being_heard() {
+    let (mut bench, busy) = Bench::with_session();
+    bench.open_session();
+    bench.step(Input::Batch { shard: ShardId(0), batch: batch(busy, 1..41, &[7; 500_000]) });
+    bench.step(Input::EndOfTurn);
+    bench.time = bench.time + Duration::from_secs(60);
+    bench.step(Input::Timeout);
+    bench.settle();
+    bench.step(Input::Timeout);
+    assert_eq!(bench.core.leases().len(), 2, "it gets the minute back");
+    bench.time = bench.time + Duration::from_secs(60);
+    bench.step(Input::Timeout);
+    bench.step(Input::EndOfTurn);
+    bench.settle();
+    assert_eq!(bench.core.leases().len(), 0);
+}
+
+#[test]
+fn a_stop_lets_go_of_what_waits() {
+    let (mut bench, session) = Bench::with_session();
+    bench.step(Input::Batch { shard: ShardId(0), batch: batch(session, 1..41, &[7; 500_000]) });
+    bench.step(Input::Stop);
+    assert_eq!(bench.spent, 1);
+    bench.settle();
+    let done = bench.replies.len();
+    assert!(0 < done && done < 40 && bench.replies == (1..=done as i32).collect::<Vec<_>>());
+}
