@@ -67,6 +67,9 @@ fn collect(directory: &Path, root: &Path, sources: &mut Vec<Source>) {
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     for path in paths {
+        if path.ends_with("tests/fuzz/target") {
+            continue;
+        }
         if path.is_dir() {
             collect(&path, root, sources);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
