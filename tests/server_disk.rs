@@ -17,6 +17,8 @@ use support::server::{Program, Server, Settings};
 
 const NOT_READ_ONLY: i32 = -119;
 const DISK_BYTES: u64 = 48 << 20;
+/// Files that have not got their names yet.
+const TMP_PREFIX: &str = "tmp-";
 /// How long a change of the disk may take to be noticed. The log tries again once a second.
 const NOTICED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -184,11 +186,13 @@ fn a_full_disk_refuses_writes_and_nothing_else_until_there_is_space() {
 fn a_server_that_starts_on_a_full_disk_serves_once_there_is_space() {
     let disk = SmallDisk::mount();
     let home = tempfile::tempdir().expect("a temporary directory can be made");
-    let settings =
-        Settings { config: vec![format!("dataLogDir={}", disk.path.join("log").display())], properties: Vec::new() };
+    let log_dir = disk.path.join("log");
+    let settings = Settings { config: vec![format!("dataLogDir={}", log_dir.display())], properties: Vec::new() };
     let mut server = Server::start(&ours(), home.path(), &settings);
     assert_eq!(connect(&server).create("/kept", b"", 0).expect("an answer").err, 0);
-    server.kill();
+    // Cleanly: what a killed one leaves is room for the next.
+    run("kill", &["-TERM", &server.pid().to_string()]).expect("it runs");
+    assert_eq!(server.wait_for_end(), Some(0));
     disk.fill_but(0);
     let server = Server::start(&ours(), home.path(), &settings);
     wait_until("a line for the operator", &server, || server.log().contains("the log's disk is full"));
@@ -223,9 +227,7 @@ fn a_snapshot_that_finds_no_space_leaves_nothing_and_the_next_one_works() {
     };
     write_until("the failure is told", &|| server.log().contains("snapshot could not be written"));
     assert_eq!(files_in(&snapshots, "snapshot."), known);
-    let is_file = |path: &PathBuf| known.contains(path) || !path.is_file() || path.ends_with("filler");
-    let others: Vec<_> = files_in(&snapshots, "").into_iter().filter(|path| !is_file(path)).collect();
-    let leftovers: Vec<_> = others.iter().filter(|path| path.to_string_lossy().contains("tmp")).collect();
+    let leftovers = files_in(&snapshots, TMP_PREFIX);
     assert!(leftovers.is_empty(), "{leftovers:?}");
     disk.free();
     write_until("the next one works", &|| files_in(&snapshots, "snapshot.").len() > known.len());
@@ -239,6 +241,14 @@ fn a_write_that_fails_ends_the_process_before_anything_more_is_acknowledged() {
     for number in 0..3 {
         assert_eq!(client.create(&format!("/a{number}"), &data_of(number), 0).expect("an answer").err, 0);
     }
+    // The helper's zeros are there, so that the write itself is what fails.
+    let log = only(home.path(), "log.");
+    wait_until("zeros ahead", &server, || {
+        let metadata = fs::metadata(&log).expect("a log");
+        let rests =
+            metadata.modified().expect("a time").elapsed().is_ok_and(|since| since > Duration::from_millis(500));
+        metadata.len() > 8 << 20 && rests
+    });
     // From here on the kernel refuses every byte of any file of this process beyond this, zeroed already or not.
     let limit = format!("--fsize={}", 512 << 10);
     run("prlimit", &["--pid", &server.pid().to_string(), &limit]).expect("prlimit is part of util-linux");
@@ -254,7 +264,6 @@ fn a_write_that_fails_ends_the_process_before_anything_more_is_acknowledged() {
     assert_eq!(ended, Ended::Closed, "the process is gone within {PATIENCE:?}");
     assert_eq!(server.wait_for_end(), Some(1));
     let words = server.log();
-    let log = files_in(&version_2(home.path()), "log.").pop().expect("a log");
     assert!(words.contains(&log.display().to_string()) && words.contains("not tried again"), "{words}");
 
     let server = Server::start(&ours(), home.path(), &Settings::default());
@@ -273,8 +282,7 @@ fn a_clean_stop_leaves_a_log_without_a_tail() {
     assert_eq!(logs.len(), 1, "{logs:?}");
     let bytes = fs::read(&logs[0]).expect("a log");
     assert!(bytes.len() < 200_000 && bytes.last() == Some(&b'B'), "cut behind the last entry: {} bytes", bytes.len());
-    assert!(files_in(&version_2(home.path()), "tmp").is_empty());
-    assert!(files_in(&version_2(home.path()), ".tmp").is_empty());
+    assert!(files_in(&version_2(home.path()), TMP_PREFIX).is_empty());
     let said = server.log().len();
     let server = Server::start(&ours(), home.path(), &Settings::default());
     assert_all_there(&mut connect(&server), "/a", 1);

@@ -118,7 +118,7 @@ impl fmt::Display for Note {
 pub enum RecoveryError {
     Dirs(DirError),
     Io { path: PathBuf, error: io::Error },
-    NoValidSnapshot { dir: PathBuf, tried: usize },
+    NoValidSnapshot { dir: PathBuf, tried: usize, newest: String },
     LogWithoutSnapshot { path: PathBuf },
     Open { path: PathBuf, error: OpenError },
     Damaged { path: PathBuf, stop: Stop, last: Zxid },
@@ -146,8 +146,8 @@ impl fmt::Display for RecoveryError {
         match self {
             RecoveryError::Dirs(error) => error.fmt(f),
             RecoveryError::Io { path, error } => write!(f, "{}: {error}", path.display()),
-            RecoveryError::NoValidSnapshot { dir, tried } => {
-                write!(f, "Not able to find valid snapshots in {} ({tried} tried). {ADVICE}", dir.display())
+            RecoveryError::NoValidSnapshot { dir, tried, newest } => {
+                write!(f, "Not able to find valid snapshots in {} ({tried} tried, {newest}). {ADVICE}", dir.display())
             }
             RecoveryError::LogWithoutSnapshot { path } => write!(
                 f,
@@ -250,7 +250,7 @@ impl Recovery<'_> {
         let all = at(&dir, files::list_snapshots(&dir))?;
         // A broken `snapshot.0` is what a server leaves that was killed at its first start: the logs decide.
         let only_first = all.iter().all(|file| file.zxid == Zxid::ZERO);
-        let mut tried = 0;
+        let (mut tried, mut newest) = (0, String::new());
         for file in all {
             if tried == files::SNAPSHOT_CANDIDATES_MAX {
                 break;
@@ -265,11 +265,14 @@ impl Recovery<'_> {
                 Err(error) => error.to_string(),
             };
             tried += 1;
+            if newest.is_empty() {
+                newest = format!("the newest, {}, is not valid: {why}", file.path.display());
+            }
             self.notes.push(Note::SnapshotInvalid { path: file.path, why });
         }
         replay.reset();
         if tried > 0 && !only_first {
-            return Err(RecoveryError::NoValidSnapshot { dir, tried });
+            return Err(RecoveryError::NoValidSnapshot { dir, tried, newest });
         }
         Ok(None)
     }

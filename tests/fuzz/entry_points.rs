@@ -16,7 +16,7 @@ use oxkeeper::server::pipeline::{self, Now, ZabCore};
 use oxkeeper::server::recovery::TreeReplay;
 use oxkeeper::shard::machine::{self, Shard};
 use oxkeeper::storage::log;
-use oxkeeper::storage::log_file::{self, EntryWriter, LogReader};
+use oxkeeper::storage::log_file::{self, LogReader};
 use oxkeeper::storage::recovery::Replay;
 use oxkeeper::storage::snapshot::{Item, NodeRecord};
 use oxkeeper::storage::snapshot_file;
@@ -135,8 +135,6 @@ pub fn txns(bytes: &[u8]) {
     let mut last = Zxid::ZERO;
     while let Some((payload, behind)) = take_piece(rest) {
         rest = behind;
-        let mut entry = Vec::new();
-        let _ = EntryWriter { payload_bytes_max: 1 << 20 }.append(&mut entry, |out| out.extend_from_slice(payload));
         // Recovery hands on what decodes and what follows the txn before.
         if let Ok(decoded) = txn::decode(payload)
             && decoded.header.zxid > last
