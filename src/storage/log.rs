@@ -300,9 +300,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         }
         let spare_is_ready = matches!(self.spare, Spare::Ready { .. });
         let is_allocated = self.files.back().map_or(spare_is_ready, |file| {
-            let stretch = (bytes as u64).min(self.config.stretch_bytes);
-            let may_roll = file.end() + bytes as u64 > self.config.roll_bytes;
-            file.end() + stretch <= file.zeroed_upto || (may_roll && spare_is_ready)
+            let end = file.end() + bytes as u64;
+            // Where less is kept ahead than one entry may need (`preAllocSize=0`), the write itself allocates.
+            end <= file.zeroed_upto
+                || self.config.ahead_bytes < bytes as u64
+                || (end > self.config.roll_bytes && spare_is_ready)
         });
         is_allocated || self.no_space.is_full()
     }
