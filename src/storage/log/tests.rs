@@ -325,3 +325,19 @@ proptest! {
         prop_assert_eq!(bench.durable(), (1..=zxid).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn there_is_room_where_the_disk_has_space_already_and_on_a_full_disk_for_what_must_not_be_refused() {
+    let mut bench = Bench::new(config());
+    assert!(!bench.log.has_room(100), "no file yet");
+    bench.help(0);
+    assert!(bench.log.has_room(4 << 10));
+    bench.append(1, 10 << 10);
+    assert!(bench.log.has_room(4 << 10));
+    assert!(!bench.log.has_room(8 << 10), "behind the zeros");
+    bench.space = false;
+    bench.step(Input::Submit);
+    bench.settle();
+    assert!(!bench.log.accepts_writes());
+    assert!(bench.log.has_room(8 << 10));
+}
