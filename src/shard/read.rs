@@ -69,7 +69,8 @@ impl Desk {
             OpCode::GetAllChildrenNumber => self.get_all_children_number(c, &body.text()?, out),
             OpCode::GetEphemerals => self.get_ephemerals(c, body.string()?.as_deref(), out),
             OpCode::Sync => {
-                out.put_string(&body.text()?);
+                // The path is echoed as it came, null included.
+                out.put_buffer(body.string()?.as_deref().map(str::as_bytes));
                 Ok(())
             }
             OpCode::AddWatch => self.add_watch(c, body, out),

@@ -60,6 +60,9 @@ pub struct Tree {
     head: Zxid,
     /// The head before the open version, to go back to.
     before: Before,
+    /// While a multi is prepared: quota roots whose usage its parts have changed, with the usage before it.
+    usage_before_multi: Vec<(String, quota::QuotaUsage)>,
+    is_in_multi: bool,
 }
 
 /// What `undo` restores beside the store.
@@ -89,7 +92,15 @@ impl Tree {
         let mut store = Writer::new();
         store.begin(version_of(Zxid::ZERO));
         let digest = store.get(path::ROOT).map_or(0, |root| digest::node_digest(root.prefix_crc(), &root.stat()));
-        Tree { store, settings, digest, head: Zxid::ZERO, before: Before { head: Zxid::ZERO, digest } }
+        Tree {
+            store,
+            settings,
+            digest,
+            head: Zxid::ZERO,
+            before: Before { head: Zxid::ZERO, digest },
+            usage_before_multi: Vec::new(),
+            is_in_multi: false,
+        }
     }
 
     /// Zxid of the newest version: the end of the log.

@@ -40,7 +40,13 @@ impl Tree {
         self.begin(context.header.zxid);
         let mark = effects.begin();
         let txn = match request {
-            WriteRequest::Multi(parts) => self.process_multi(context, parts, mark, effects),
+            WriteRequest::Multi(parts) => {
+                self.is_in_multi = true;
+                let txn = self.process_multi(context, parts, mark, effects);
+                self.is_in_multi = false;
+                self.usage_before_multi.clear();
+                txn
+            }
             _ => match self.prepare(context, request) {
                 Ok(txn) => {
                     self.apply_part(&context.header, &txn, effects);
@@ -97,6 +103,10 @@ impl Tree {
                     self.undo();
                     self.begin(context.header.zxid);
                     effects.take_back(mark);
+                    // What Java meets with an exception of no ZooKeeper code has no result of its own.
+                    if error == ErrorCode::MarshallingError {
+                        return refused(error, effects);
+                    }
                     txns.resize(parts.len(), Txn::Error { code: error.code() });
                     effects.outcomes.extend((0..parts.len()).map(|part| {
                         Outcome::Error(match part.cmp(&at) {
@@ -162,17 +172,18 @@ impl Tree {
         let mode = CreateMode::from_flags(create.flags).ok_or(ErrorCode::BadArguments)?;
         self.check_ttl(create, mode)?;
         session(context)?;
-        if !path::is_weakly_valid(&create.path) {
+        let asked = create.path.as_deref().ok_or(ErrorCode::MarshallingError)?;
+        if !path::is_weakly_valid(asked) {
             return Err(ErrorCode::BadArguments);
         }
         let acl = self.fix_up(&create.acl, context)?;
-        let parent_path = parent_text(&create.path);
+        let parent_path = parent_text(asked);
         let parent = self.store.get(parent_path).ok_or(ErrorCode::NoNode)?;
         self.allow(&parent, perms::CREATE, context)?;
         let counter = parent.stat().cversion;
         let path: Cow<'a, str> = match mode.sequential {
-            true => Cow::Owned(format!("{}{counter:010}", create.path)),
-            false => Cow::Borrowed(&create.path),
+            true => Cow::Owned(format!("{asked}{counter:010}")),
+            false => Cow::Borrowed(asked),
         };
         path::validate(&path).map_err(|_| ErrorCode::BadArguments)?;
         if self.store.get(&path).is_some() {

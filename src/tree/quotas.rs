@@ -27,7 +27,9 @@ impl Tree {
         let root = self.quota_root(path)?;
         let limits = self.store.get(&quota::limits_path(root))?;
         let limits = QuotaLimits::parse(limits.data().unwrap_or_default()).ok()?;
-        Some((limits, self.quota_usage(root)))
+        // Java judges every part of a multi by what was used before it.
+        let before = self.usage_before_multi.iter().find(|(changed, _)| changed == root);
+        Some((limits, before.map_or_else(|| self.quota_usage(root), |(_, usage)| *usage)))
     }
 
     /// Text that cannot be read counts as nothing used.
@@ -47,6 +49,10 @@ impl Tree {
 
     /// Data without a new version: no client can tell when it changed.
     fn put_quota_usage(&mut self, root: &str, usage: QuotaUsage) {
+        if self.is_in_multi && !self.usage_before_multi.iter().any(|(changed, _)| changed == root) {
+            let usage = self.quota_usage(root);
+            self.usage_before_multi.push((root.to_owned(), usage));
+        }
         let path = quota::stats_path(root);
         let Some(stat) = self.store.get(&path).map(|node| node.stat()) else { return };
         let change = DataChange { mzxid: stat.mzxid, mtime: stat.mtime, version: stat.version };

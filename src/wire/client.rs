@@ -232,7 +232,7 @@ fn acl_entries<'a>(r: &mut Reader<'a>) -> Result<AclEntries<'a>> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Create<'a> {
     pub op: OpCode,
-    pub path: Cow<'a, str>,
+    pub path: Option<Cow<'a, str>>,
     pub data: Option<&'a [u8]>,
     pub acl: AclEntries<'a>,
     pub flags: i32,
@@ -240,7 +240,7 @@ pub struct Create<'a> {
     pub ttl: i64,
 }
 
-/// A request that changes something. A null path where it matters to the error (setData, setACL, check) is `None`.
+/// A request that changes something. A null path where it matters to the error (all but delete) is `None`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum WriteRequest<'a> {
     Create(Create<'a>),
@@ -282,7 +282,7 @@ impl<'a> WriteRequest<'a> {
     fn create(op: OpCode, r: &mut Reader<'a>) -> Result<Create<'a>> {
         Ok(Create {
             op,
-            path: r.text()?,
+            path: r.string()?,
             data: r.buffer()?,
             acl: acl_entries(r)?,
             flags: r.i32()?,
@@ -317,7 +317,7 @@ impl<'a> WriteRequest<'a> {
 
     fn multi_create(mut create: Create<'a>) -> Result<WriteRequest<'a>> {
         let mode = CreateMode::from_flags(create.flags).ok_or(JuteError::Null)?;
-        if create.acl.is_none() || (mode.ttl && create.op != OpCode::CreateTtl) {
+        if create.path.is_none() || create.acl.is_none() || (mode.ttl && create.op != OpCode::CreateTtl) {
             return Err(JuteError::Null);
         }
         match create.op {
@@ -616,7 +616,7 @@ mod tests {
             panic!("a multi");
         };
         assert!(matches!(&ops[0], WriteRequest::Check { path: Some(p), version: 0 } if p == "/a"));
-        assert!(matches!(&ops[1], WriteRequest::Create(c) if c.path == "/a/c" && c.data == Some(b"")));
+        assert!(matches!(&ops[1], WriteRequest::Create(c) if c.path.as_deref() == Some("/a/c") && c.data == Some(b"")));
 
         let mut out = Vec::new();
         put_frame(&mut out, |out| {
