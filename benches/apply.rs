@@ -37,7 +37,7 @@ fn create(path: &str) -> WriteRequest<'_> {
     let open = AclEntry { perms: 31, scheme: Some("world".into()), id: Some("anyone".into()) };
     WriteRequest::Create(Create {
         op: OpCode::Create,
-        path: path.into(),
+        path: Some(path.into()),
         data: Some(&DATA),
         acl: Some(vec![open]),
         flags: 0,

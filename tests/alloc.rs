@@ -12,6 +12,7 @@ use oxkeeper::server::pipeline::{self, Now, ZabCore, ZabSettings};
 use oxkeeper::server::snapshots::{ContainerSettings, SnapshotSettings};
 use oxkeeper::shard::auth::{AuthSettings, DigestAlgorithm};
 use oxkeeper::shard::machine::{Input, Output, Shard, ShardSettings};
+use oxkeeper::shard::throttle::ThrottleSettings;
 use oxkeeper::storage::log::{self, LogConfig};
 use oxkeeper::tree::access::AccessSettings;
 use oxkeeper::tree::publication::Publisher;
@@ -104,6 +105,8 @@ fn shard_settings() -> ShardSettings {
             enforced_schemes: None,
         },
         access: AccessSettings::default(),
+        large_request_bytes_max: usize::MAX,
+        large_request_threshold: None,
     }
 }
 
@@ -119,6 +122,7 @@ fn zab_settings() -> ZabSettings {
             never_used_max: None,
         },
         log: LogConfig { roll_bytes: u64::MAX / 2, ..LogConfig::default() },
+        connection_throttle: ThrottleSettings::default(),
         seed: 1,
     }
 }

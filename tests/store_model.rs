@@ -171,15 +171,22 @@ struct Watched {
     walk: Option<(Walk, BTreeSet<String>)>,
 }
 
-struct Run {
+/// The writer and its model.
+struct Side {
     dice: Dice,
     writer: Writer,
     head: Model,
     /// At the end of each version begun.
     versions: BTreeMap<u64, Rc<Model>>,
-    readers: Vec<Watched>,
+    /// Models below this version are not needed.
+    oldest: u64,
     paths: Vec<String>,
     acls: Vec<AclList>,
+}
+
+struct Run {
+    side: Side,
+    readers: Vec<Watched>,
 }
 
 fn universe() -> Vec<String> {
@@ -198,8 +205,8 @@ fn universe() -> Vec<String> {
     paths
 }
 
-impl Run {
-    fn new(seed: u64) -> Run {
+impl Side {
+    fn new(seed: u64) -> Side {
         let writer = Writer::with_seed(seed);
         let mut head = Model::default();
         let root =
@@ -208,7 +215,7 @@ impl Run {
         let acls = (0..4).map(|i| AclList::from_vec(vec![Acl::new(i, "digest", &format!("user{i}"))]));
         let acls = std::iter::once(AclList::Open).chain(acls).collect();
         let versions = BTreeMap::from([(0, Rc::new(head.clone()))]);
-        Run { dice: Dice(seed), writer, head, versions, readers: Vec::new(), paths: universe(), acls }
+        Side { dice: Dice(seed), writer, head, versions, oldest: 0, paths: universe(), acls }
     }
 
     fn model_at(&self, version: u64) -> Rc<Model> {
@@ -344,62 +351,6 @@ impl Run {
         self.head = (*self.model_at(target)).clone();
     }
 
-    fn reader_turn(&mut self) {
-        if self.readers.is_empty() || (self.readers.len() < 6 && self.dice.chance(10)) {
-            let reader = self.writer.reader().expect("a free slot");
-            assert_eq!(reader.version(), self.writer.published());
-            self.readers.push(Watched { reader, holding: false, walk: None });
-        }
-        let at = self.dice.below(self.readers.len() as u64) as usize;
-        if self.dice.chance(4) {
-            self.readers.swap_remove(at);
-            return;
-        }
-        let (dice, watched) = (&mut self.dice, &mut self.readers[at]);
-        let reader = &mut watched.reader;
-        match dice.below(12) {
-            0..3 if !watched.holding && reader.is_online() => {
-                let version = dice.between(reader.version(), reader.published());
-                reader.adopt(version);
-                watched.walk = None;
-            }
-            3..5 if !watched.holding && reader.is_online() => {
-                assert_eq!(reader.adopt_latest(), self.writer.published());
-                watched.walk = None;
-            }
-            5 if !watched.holding && reader.is_online() => {
-                reader.hold();
-                watched.holding = true;
-            }
-            5 if watched.holding && dice.chance(20) => {
-                assert_eq!(reader.release(), self.writer.published());
-                (watched.holding, watched.walk) = (false, None);
-            }
-            6 if dice.chance(20) => {
-                reader.offline();
-                (watched.holding, watched.walk) = (false, None);
-            }
-            6 | 7 if !reader.is_online() => {
-                assert_eq!(reader.online(), self.writer.published());
-            }
-            7 | 8 => reader.refresh(),
-            _ => {}
-        }
-        if !self.readers[at].reader.is_online() {
-            return;
-        }
-        let model = self.model_at(self.readers[at].reader.version());
-        let watched = &mut self.readers[at];
-        if self.dice.chance(30) {
-            check_reader(&mut self.dice, &watched.reader, &model, &self.paths);
-        }
-        let reader = &watched.reader;
-        let (walk, seen) = watched.walk.get_or_insert_with(|| (reader.walk(), BTreeSet::new()));
-        if check_walk(reader, walk, seen, &model, 3) {
-            watched.walk = None;
-        }
-    }
-
     fn check_head(&mut self) {
         let (writer, model) = (&self.writer, &self.head);
         for path in &self.paths {
@@ -423,47 +374,139 @@ impl Run {
     }
 
     fn step(&mut self) {
-        match self.dice.below(100) {
+        match self.dice.below(80) {
             0..40 => self.version(),
             40..43 => self.roll_back(),
             43..60 => {
                 let version = self.dice.between(self.writer.published(), self.writer.head());
                 self.writer.publish(version);
-                let oldest = self.readers.iter().map(|watched| watched.reader.version()).min().unwrap_or(version);
-                let oldest = oldest.min(version);
-                let first = *self.versions.range(..=oldest).next_back().expect("kept").0;
+                let first = *self.versions.range(..=version.min(self.oldest)).next_back().expect("kept").0;
                 self.versions = self.versions.split_off(&first);
             }
             60..75 => {
                 let budget = if self.dice.chance(20) { 1000 } else { self.dice.below(6) as usize };
                 self.writer.reclaim(budget);
             }
-            75..80 => self.check_head(),
+            _ => self.check_head(),
+        }
+    }
+}
+
+impl Run {
+    fn step(&mut self) {
+        self.side.oldest = self.readers.iter().map(|watched| watched.reader.version()).min().unwrap_or(u64::MAX);
+        match self.side.dice.below(100) {
+            0..75 => self.side.step(),
+            75..80 => self.references_outlive_the_writers_work(),
             _ => self.reader_turn(),
         }
     }
 
-    /// Empties the store: nothing is left of what was.
-    fn end(mut self) {
-        self.check_head();
-        let version = self.writer.head() + 1;
-        self.writer.begin(version);
-        for path in self.head.nodes.keys().rev().filter(|path| *path != "/") {
-            assert_eq!(self.writer.delete(path), Ok(()), "{path}");
+    /// What a reader was given stays as it is, whatever the writer does.
+    fn references_outlive_the_writers_work(&mut self) {
+        let side = &mut self.side;
+        let Some(watched) = self.readers.iter().find(|watched| watched.reader.is_online() && side.dice.chance(50))
+        else {
+            return;
+        };
+        let (reader, model) = (&watched.reader, side.model_at(watched.reader.version()));
+        let paths: Vec<String> = side.paths.iter().filter(|_| side.dice.chance(20)).cloned().collect();
+        let nodes: Vec<_> = paths.iter().map(|path| reader.get(path)).collect();
+        let parent = side.dice.pick(&["/", "/a", "/b", "/c"]);
+        let key = *side.dice.pick(&KEYS);
+        let (mut list, mut owned) = (reader.list(parent), reader.owned(key));
+        let mut names: BTreeSet<&str> = list.iter_mut().flatten().take(3).collect();
+        let mut owned_paths: BTreeSet<&str> = owned.by_ref().take(2).collect();
+        for _ in 0..side.dice.between(1, 12) {
+            side.step();
         }
-        for key in self.head.sessions.keys() {
-            assert_eq!(self.writer.remove_session(*key), Ok(()));
+        for (path, node) in paths.iter().zip(nodes) {
+            check_node(node, path, &model);
+        }
+        names.extend(list.iter_mut().flatten());
+        owned_paths.extend(owned);
+        assert_eq!(names, model.children(parent));
+        assert_eq!(owned_paths, model.owned(key));
+    }
+
+    fn reader_turn(&mut self) {
+        if self.readers.is_empty() || (self.readers.len() < 10 && self.side.dice.chance(10)) {
+            let reader = self.side.writer.reader().expect("a free slot");
+            assert_eq!(reader.version(), self.side.writer.published());
+            self.readers.push(Watched { reader, holding: false, walk: None });
+        }
+        let at = self.side.dice.below(self.readers.len() as u64) as usize;
+        if self.side.dice.chance(4) {
+            self.readers.swap_remove(at);
+            return;
+        }
+        let (dice, watched) = (&mut self.side.dice, &mut self.readers[at]);
+        let reader = &mut watched.reader;
+        match dice.below(12) {
+            0..3 if !watched.holding && reader.is_online() => {
+                let version = dice.between(reader.version(), reader.published());
+                reader.adopt(version);
+                watched.walk = None;
+            }
+            3..5 if !watched.holding && reader.is_online() => {
+                assert_eq!(reader.adopt_latest(), self.side.writer.published());
+                watched.walk = None;
+            }
+            5 | 9 if !watched.holding && reader.is_online() => {
+                reader.hold();
+                watched.holding = true;
+            }
+            5 | 9 if watched.holding => {
+                assert_eq!(reader.release(), self.side.writer.published());
+                (watched.holding, watched.walk) = (false, None);
+            }
+            6 if dice.chance(20) => {
+                reader.offline();
+                (watched.holding, watched.walk) = (false, None);
+            }
+            6 | 7 if !reader.is_online() => {
+                assert_eq!(reader.online(), self.side.writer.published());
+            }
+            7 | 8 => reader.refresh(),
+            _ => {}
+        }
+        if !self.readers[at].reader.is_online() {
+            return;
+        }
+        let model = self.side.model_at(self.readers[at].reader.version());
+        let watched = &mut self.readers[at];
+        if self.side.dice.chance(30) {
+            check_reader(&mut self.side.dice, &watched.reader, &model, &self.side.paths);
+        }
+        let reader = &watched.reader;
+        let (walk, seen) = watched.walk.get_or_insert_with(|| (reader.walk(), BTreeSet::new()));
+        if check_walk(reader, walk, seen, &model, 3) {
+            watched.walk = None;
+        }
+    }
+
+    /// Empties the store: nothing is left of what was.
+    fn end(self) {
+        let Run { mut side, readers } = self;
+        side.check_head();
+        let version = side.writer.head() + 1;
+        side.writer.begin(version);
+        for path in side.head.nodes.keys().rev().filter(|path| *path != "/") {
+            assert_eq!(side.writer.delete(path), Ok(()), "{path}");
+        }
+        for key in side.head.sessions.keys() {
+            assert_eq!(side.writer.remove_session(*key), Ok(()));
         }
         let root = DataChange { mzxid: Zxid(1), mtime: WallTime(0), version: 0 };
-        assert_eq!(self.writer.set_data("/", None, root), Ok(()));
-        assert_eq!(self.writer.set_acl("/", &AclList::Open, 0), Ok(()));
-        self.writer.publish(version);
-        self.readers.clear();
-        while self.writer.reclaim(50) > 0 {}
-        let left = self.writer.live_bytes() as i64 - Writer::with_seed(1).live_bytes() as i64;
+        assert_eq!(side.writer.set_data("/", None, root), Ok(()));
+        assert_eq!(side.writer.set_acl("/", &AclList::Open, 0), Ok(()));
+        side.writer.publish(version);
+        drop(readers);
+        while side.writer.reclaim(50) > 0 {}
+        let left = side.writer.live_bytes() as i64 - Writer::with_seed(1).live_bytes() as i64;
         assert!(left.abs() < 512, "{left} bytes are left");
-        let shared: Vec<Arc<[Acl]>> = self.acls.iter().filter_map(shared_list).collect();
-        drop(self);
+        let shared: Vec<Arc<[Acl]>> = side.acls.iter().filter_map(shared_list).collect();
+        drop(side);
         for list in shared {
             assert_eq!(Arc::strong_count(&list), 1, "an ACL list was not given back");
         }
@@ -487,7 +530,7 @@ fn run(seed: u64, steps: u64) {
         }
     }
     let _name = Name(seed);
-    let mut run = Run::new(seed);
+    let mut run = Run { side: Side::new(seed), readers: Vec::new() };
     for _ in 0..steps {
         run.step();
     }
@@ -508,6 +551,71 @@ fn every_version_equals_its_copy_of_a_map() {
     println!("{} seeds", seed - 1);
 }
 
+/// Enough znodes for the index and the tables of children to grow, and to shrink again, under a reader that stays and one
+/// that follows.
+#[test]
+fn a_wave_of_znodes_comes_and_goes() {
+    let mut dice = Dice(23);
+    let mut writer = Writer::with_seed(23);
+    let (mut model, mut version) = (BTreeSet::new(), 1);
+    writer.begin(1);
+    let stat = StatPersisted::default();
+    for parent in ["/a", "/b"] {
+        writer.create(parent, None, &AclList::Open, &stat, None).unwrap();
+    }
+    writer.publish(1);
+    let (mut walker, mut holder) = (writer.reader().unwrap(), writer.reader().unwrap());
+    holder.hold();
+    let mut held = model.clone();
+    let check = |reader: &Reader, model: &BTreeSet<String>| {
+        let listed = ["/a", "/b"].map(|parent| {
+            let names = reader.list(parent).unwrap();
+            names.map(|name| format!("{parent}/{name}")).collect::<BTreeSet<_>>()
+        });
+        assert!(listed.iter().flatten().eq(model.iter()), "{} listed, {} expected", listed[0].len(), model.len());
+        assert!(model.iter().all(|path| reader.get(path).is_some_and(|node| node.path() == path)));
+        assert_eq!(reader.owned(7).count(), model.len());
+    };
+    for wave in 0..40_u64 {
+        let before = model.clone();
+        version += 1;
+        writer.begin(version);
+        let growing = wave % 20 < 10;
+        for _ in 0..1_000 {
+            let path = format!("/{}/{}", if dice.chance(70) { "a" } else { "b" }, dice.below(12_000));
+            if growing && model.insert(path.clone()) {
+                writer.create(&path, Some(path.as_bytes()), &AclList::Open, &stat, Some(7)).unwrap();
+            }
+            let from = format!("/a/{}", dice.below(12_000));
+            let victim = if growing { None } else { model.range(from..).next().or(model.first()).cloned() };
+            if let Some(path) = victim {
+                writer.delete(&path).unwrap();
+                model.remove(&path);
+            }
+        }
+        if dice.chance(20) {
+            writer.abandon();
+            version -= 1;
+            model = before;
+        } else {
+            writer.publish(version);
+        }
+        walker.adopt_latest();
+        while dice.chance(90) && writer.reclaim(500) > 0 {}
+        check(&walker, &model);
+        if wave % 5 == 0 {
+            check(&holder, &held);
+        }
+        if wave % 11 == 10 {
+            holder.release();
+            holder.hold();
+            held = model.clone();
+        }
+        holder.refresh();
+    }
+    assert_eq!(writer.counts().znodes as usize, model.len() + 3);
+}
+
 #[test]
 fn readers_on_other_threads_see_whole_versions() {
     const ZNODES: u64 = 200;
@@ -516,6 +624,7 @@ fn readers_on_other_threads_see_whole_versions() {
     let stat =
         |zxid: u64| StatPersisted { czxid: Zxid(zxid), mzxid: Zxid(zxid), pzxid: Zxid(zxid), ..Default::default() };
     writer.create("/d", None, &AclList::Open, &stat(1), None).unwrap();
+    writer.create("/wave", None, &AclList::Open, &stat(1), None).unwrap();
     for i in 0..ZNODES {
         writer.create(&format!("/n{i}"), Some(&1_u64.to_le_bytes()), &AclList::Open, &stat(1), None).unwrap();
     }
@@ -536,13 +645,29 @@ fn readers_on_other_threads_see_whole_versions() {
     assert!(checked.load(Ordering::Relaxed) > 0);
 }
 
+/// Grows to some thousands and shrinks again, so that the index and the tables of children are rebuilt under readers.
+fn torture_wave(writer: &mut Writer, dice: &mut Dice, wave: &mut Vec<u64>, grows: &mut bool) {
+    let (path, stat) = (|i| format!("/wave/{i}"), StatPersisted::default());
+    if *grows {
+        let i = wave.last().map_or(writer.head() << 16, |last| last + 1);
+        writer.create(&path(i), None, &AclList::Open, &stat, None).unwrap();
+        wave.push(i);
+    } else if !wave.is_empty() {
+        let i = wave.swap_remove(dice.below(wave.len() as u64) as usize);
+        writer.delete(&path(i)).unwrap();
+    }
+    *grows = if *grows { wave.len() < 3_000 } else { wave.is_empty() };
+}
+
 /// Each version sets two znodes to its own number, creates or deletes a child of `/d` whose name it will find again,
 /// and sometimes is rolled back instead of published.
 fn torture_writer(writer: &mut Writer, znodes: u64, until: Instant) {
     let mut dice = Dice(11);
     let mut version = 1;
+    let (mut wave, mut grows) = (Vec::new(), true);
     while Instant::now() < until {
         let first = version + 1;
+        let (wave_before, grew) = (wave.clone(), grows);
         for _ in 0..dice.between(1, 32) {
             version += 1;
             writer.begin(version);
@@ -557,10 +682,14 @@ fn torture_writer(writer: &mut Writer, znodes: u64, until: Instant) {
                 writer.create(&child, Some(&data), &AclList::Open, &stat, Some(4)).unwrap();
             }
             writer.set_directory("/d", Zxid(version), 0).unwrap();
+            for _ in 0..4 {
+                torture_wave(writer, &mut dice, &mut wave, &mut grows);
+            }
         }
         if dice.chance(10) {
-            version = dice.between(first - 1, version);
+            version = first - 1;
             writer.roll_back(version);
+            (wave, grows) = (wave_before, grew);
         }
         writer.publish(version);
         writer.reclaim(dice.below(400) as usize);
@@ -610,5 +739,9 @@ fn check_torture(dice: &mut Dice, reader: &Reader) {
     let names = reader.list("/d").unwrap().count();
     assert_eq!(names, directory.num_children() as usize);
     assert_eq!(reader.owned(4).count(), names);
+    if dice.chance(3) {
+        let wave = reader.get("/wave").unwrap().num_children() as usize;
+        assert_eq!(reader.list("/wave").unwrap().count(), wave);
+    }
     assert!(directory.pzxid().0 <= reader.version());
 }

@@ -27,6 +27,7 @@ fn word(answer: Answer) -> String {
         Ok(reply) => reply.err.to_string(),
         Err(Ended::Closed) => "closed".to_owned(),
         Err(Ended::Silent) => "silence".to_owned(),
+        Err(Ended::Refused) => "refused".to_owned(),
     }
 }
 
@@ -91,6 +92,26 @@ pub const DELIBERATE: &[Deliberate] = &[
         },
         java: None,
         ours: "0 0",
+    },
+    Deliberate {
+        name: "createContainer in a multi, with the flags of an ephemeral",
+        reason: "it makes a container; before 3.8.2 the flags decided",
+        play: |address| {
+            let mut client = client(address);
+            let create = create_body("/deliberate-box", b"", &[(31, "world", "anyone")], 1);
+            let mut body = Vec::new();
+            for (kind, part) in [(op::CREATE_CONTAINER, &create[..]), (-1, &[])] {
+                body.put_i32(kind);
+                body.put_bool(kind == -1);
+                body.put_i32(-1);
+                body.put(part);
+            }
+            let _ = client.call(op::MULTI, &body);
+            // Only what is no ephemeral may have children.
+            word(client.create("/deliberate-box/child", b"", 0))
+        },
+        java: Some("-108"),
+        ours: "0",
     },
     Deliberate {
         name: "IPv6 in an ip ACL",

@@ -262,7 +262,7 @@ fn closes_session(step: &Step) -> bool {
 fn sort_events(items: &mut [Item]) {
     for run in items.chunk_by_mut(|a, b| a.is_event() == b.is_event()) {
         if run.first().is_some_and(Item::is_event) {
-            run.sort_by_key(|item| item.to_string());
+            run.sort_by_key(|item| format!("{} {}", item.get("type"), item.get("path")));
         }
     }
 }

@@ -72,6 +72,17 @@ pub const KNOWN: &[Known] = &[
         },
     },
     Known {
+        name: "getAllChildrenNumber of the empty path",
+        reason: "for Java the root lies below it; for us it is the root, as for every other read",
+        matches: |pair| {
+            let total = |item: &Item| item.get("total").parse::<i64>().unwrap_or(0);
+            pair.is_op(op::GET_ALL_CHILDREN_NUMBER)
+                && pair.says("\"\"")
+                && total(pair.java) == total(pair.ours) + 1
+                && same_but(pair.java, pair.ours, &["total"])
+        },
+    },
+    Known {
         name: "checkWatches of somebody else's watch",
         reason: "before 3.9.0 checkWatches found any client's watch on the path",
         matches: |pair| pair.is_op(op::CHECK_WATCHES) && pair.java.get("err") == "0" && is_refused_like(pair, "-121"),

@@ -80,12 +80,14 @@ pub struct Requests {
     profile: Profile,
     seed: u64,
     pub paths: Paths,
+    /// Nothing is done wrong on purpose, so that a multi of several parts has a chance.
+    is_friendly: bool,
 }
 
 impl Requests {
     pub fn new(seed: u64, profile: Profile, root: &str) -> Requests {
         let paths = Paths { root: root.to_owned(), known: vec![root.to_owned()], may_be_null: true };
-        Requests { random: Random::new(seed, 0x4e9), profile, seed, paths }
+        Requests { random: Random::new(seed, 0x4e9), profile, seed, paths, is_friendly: false }
     }
 
     pub fn auth_percent(&self) -> usize {
@@ -130,14 +132,14 @@ impl Requests {
     }
 
     fn path(&mut self) -> Option<Vec<u8>> {
-        match self.random.percent(4) {
+        match !self.is_friendly && self.random.percent(4) {
             true => self.paths.odd(&mut self.random),
             false => Some(self.paths.plain(&mut self.random).into_bytes()),
         }
     }
 
     fn fresh_path(&mut self) -> Option<Vec<u8>> {
-        match self.random.percent(4) {
+        match !self.is_friendly && self.random.percent(4) {
             true => self.paths.odd(&mut self.random),
             false => Some(self.paths.fresh(&mut self.random).into_bytes()),
         }
@@ -153,6 +155,9 @@ impl Requests {
     }
 
     fn version(&mut self) -> i32 {
+        if self.is_friendly {
+            return -1;
+        }
         self.random.pick(&[-1, -1, -1, -1, 0, 0, 1, 2, 3, -2, i32::MAX, i32::MIN])
     }
 
@@ -187,6 +192,14 @@ impl Requests {
         body.int("flags", flags)
     }
 
+    /// Of a multi: with other flags Java made what these say, until 3.8.2.
+    fn container_body(&mut self) -> Body {
+        let path = self.fresh_path();
+        let (data, acl) = (self.data(), self.acl());
+        let body = Body::default().path(path.as_deref()).data(data.as_deref()).acl(acl.as_deref());
+        body.int("flags", 4)
+    }
+
     fn delete(&mut self) -> Body {
         let path = self.path();
         Body::default().path(path.as_deref()).int("version", self.version())
@@ -205,6 +218,9 @@ impl Requests {
 
     fn acl(&mut self) -> Option<Vec<Entry>> {
         let entry = Entry::new;
+        if self.is_friendly {
+            return Some(vec![entry(31, "world", "anyone")]);
+        }
         let list = match self.random.weighted(&[60, 8, 6, 2, 2, 2, 2, 2, 2, 2, 12, 1]) {
             0 => vec![entry(31, "world", "anyone")],
             1 => vec![entry(1, "world", "anyone"), entry(31, "auth", "")],
@@ -256,7 +272,9 @@ impl Requests {
     /// Without null paths: for these Java takes a zxid without making a transaction, and we make one.
     fn multi(&mut self) -> Body {
         self.paths.may_be_null = false;
+        self.is_friendly = self.random.percent(50);
         let body = self.any_multi();
+        self.is_friendly = false;
         self.paths.may_be_null = true;
         body
     }
@@ -267,7 +285,7 @@ impl Requests {
             let (kind, part) = match self.random.weighted(&[10, 5, 1, 1, 6, 8, 5]) {
                 0 => (op::CREATE, self.create_body(op::CREATE, 0)),
                 1 => (op::CREATE2, self.create_body(op::CREATE2, 0)),
-                2 => (op::CREATE_CONTAINER, self.create_body(op::CREATE_CONTAINER, 0)),
+                2 => (op::CREATE_CONTAINER, self.container_body()),
                 3 => (op::CREATE_TTL, self.create_body(op::CREATE_TTL, 0)),
                 4 => (op::DELETE, self.delete()),
                 5 => (op::SET_DATA, self.set_data()),
@@ -278,7 +296,7 @@ impl Requests {
             };
             body = body.part(kind, false).append(part);
         }
-        if self.random.percent(2) {
+        if !self.is_friendly && self.random.percent(2) {
             let kind = self.random.pick(&[op::GET_DATA, op::SET_ACL, op::GET_CHILDREN, 0, 99]);
             body = body.part(kind, false).path(Some(b"/")).bool("watch", false);
         }

@@ -139,6 +139,7 @@ impl Client {
         self.items.push(Item::ended(match ended {
             Ended::Closed => "closed",
             Ended::Silent => "silence",
+            Ended::Refused => "refused",
         }));
     }
 

@@ -225,6 +225,34 @@ fn many_large_reads_behind_a_write_are_all_answered() {
     }
 }
 
+/// A read that was kept back for a slow client does not see the write behind it.
+#[test]
+fn c_197_reads_kept_back_between_two_writes_see_the_first_and_not_the_second() {
+    let server = Running::new(&[], &[]);
+    let mut client = server.client();
+    client.create("/big", &vec![1; 900_000], 0).unwrap();
+    client.create("/v", b"0", 0).unwrap();
+    let set = |value: &[u8]| {
+        let mut body = Vec::new();
+        body.put_string("/v");
+        body.put_buffer(Some(value));
+        body.put_i32(-1);
+        request(2, op::SET_DATA, &body)
+    };
+    let mut get = Vec::new();
+    get.put_string("/v");
+    get.put_bool(false);
+    let get = request(3, op::GET_DATA, &get);
+    let (mut link, _) = server.session(30_000);
+    link.send(&[set(b"1"), get_big().repeat(20), get.clone(), set(b"2"), get].concat());
+    let replies: Vec<Vec<u8>> = (0..24).map(|_| link.receive().unwrap()).collect();
+    let values: Vec<u8> = replies.iter().filter(|reply| header(reply).0 == 3).map(|reply| reply[20]).collect();
+    assert_eq!(values, *b"12");
+    let xids: Vec<i32> = replies.iter().map(|reply| header(reply).0).collect();
+    assert_eq!(xids, [vec![2], vec![1; 20], vec![3, 2, 3]].concat(), "in order");
+    assert!(replies.windows(2).all(|pair| header(&pair[0]).1 <= header(&pair[1]).1), "C-043");
+}
+
 #[test]
 fn two_thousand_connections_are_served() {
     const CONNECTIONS: usize = 2000;

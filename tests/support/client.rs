@@ -61,7 +61,7 @@ impl Client {
         link.send(&connect.to_frame());
         let response = Connected::decode(&link.receive()?).map_err(|_| Ended::Closed)?;
         if response.timeout_ms <= 0 {
-            return Err(Ended::Closed);
+            return Err(Ended::Refused);
         }
         Ok(Client { link, next_xid: 0, session: response.session, password: response.password, events: Vec::new() })
     }

@@ -24,6 +24,8 @@ pub enum Ended {
     Closed,
     /// Nothing came within `PATIENCE`.
     Silent,
+    /// The server does not know the session, or not with this password.
+    Refused,
 }
 
 impl Link {
@@ -50,7 +52,7 @@ impl Link {
             match self.read_more() {
                 Ok(()) => {}
                 Err(Ended::Closed) => return Ok(std::mem::take(&mut self.bytes)),
-                Err(Ended::Silent) => return Err(Ended::Silent),
+                Err(ended @ (Ended::Silent | Ended::Refused)) => return Err(ended),
             }
         }
     }

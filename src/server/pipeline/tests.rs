@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::shard::auth::AuthIds;
+use crate::shard::throttle::ThrottleSettings;
 use crate::tree::TreeSettings;
 use crate::tree::access::AccessSettings;
 use crate::tree::publication::Cursor;
@@ -48,6 +49,7 @@ impl Bench {
                 never_used_max: None,
             },
             log: LogConfig { stretch_bytes: 64 << 20, ahead_bytes: 0, ..LogConfig::default() },
+            connection_throttle: ThrottleSettings::default(),
             seed: 1,
         };
         let publisher = Publisher::default();

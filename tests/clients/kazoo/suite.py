@@ -24,6 +24,9 @@ NETTY = ":".join(f"/usr/share/java/netty-{part}.jar" for part in ("codec", "reso
 # More failures than this are no accident.
 AGAIN_MAX = 5
 
+# What is shown of the servers' words.
+ERROR_LINES = 60
+
 
 def read_skipped(program):
     """`skipped.txt`: `<who> <test> <reason>`; who is `all`, or `ours` when Java passes it."""
@@ -64,17 +67,29 @@ def main(program, arguments):
     ).stdout.strip()
     command += [f"--rootdir={package}", *(f"--deselect={test}" for test in skipped), *arguments]
     try:
-        status = subprocess.run(command, env=environment, cwd=directory).returncode
+        status = run_pytest(command, environment, directory)
         print_skipped(report, skipped)
         failed = failures(report)
         # Many of these tests wait for fixed times. One that failed on a busy machine may try once more, alone.
         if status == 1 and 0 < len(failed) <= AGAIN_MAX:
             again = " or ".join(f"({case} and {name})" for case, name in failed)
             print(f"again, each having failed once: {again}", flush=True)
-            status = subprocess.run([*command, "-k", again], env=environment, cwd=directory).returncode
+            status = run_pytest([*command, "-k", again], environment, directory)
         return status
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def run_pytest(command, environment, directory):
+    """pytest reports on its standard output. The other one has servers' and clients' words, thousands of them, which
+    are of interest after a failure."""
+    errors = os.path.join(directory, "errors.txt")
+    with open(errors, "w") as f:
+        status = subprocess.run(command, env=environment, cwd=directory, stderr=f).returncode
+    if status != 0:
+        with open(errors, errors="replace") as f:
+            print("".join(f.readlines()[-ERROR_LINES:]))
+    return status
 
 
 def failures(report):
