@@ -31,8 +31,11 @@ use oxkeeper::wire::client_encode;
 use oxkeeper::wire::jute::Reader;
 use oxkeeper::wire::txn;
 
+/// Takes any bytes, and must come back.
+type EntryPoint = fn(&[u8]);
+
 /// A name for each, for messages.
-pub const ALL: &[(&str, fn(&[u8]))] = &[
+pub const ALL: &[(&str, EntryPoint)] = &[
     ("client_records", client_records),
     ("client_stream", client_stream),
     ("log_file", log_file),
