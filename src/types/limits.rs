@@ -16,8 +16,8 @@ pub const REQUEST_HEADER_BYTES: usize = 8;
 /// a client that then takes nothing for one session timeout is disconnected.
 pub const UNSENT_BYTES_PAUSE: usize = 4 << 20;
 
-/// Bytes waiting for one client beyond which it is disconnected at once: events keep coming
-/// although requests are no longer read.
+/// Bytes waiting for one client beyond which it is disconnected at once: events keep coming although requests are no
+/// longer read, and reads that stand before a write are answered before it is. A multiRead of more is an error.
 pub const UNSENT_BYTES_MAX: usize = 64 << 20;
 
 /// Requests of one connection that may wait for their turn (`globalOutstandingLimit` bounds all of them together).
