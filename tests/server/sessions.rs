@@ -124,7 +124,7 @@ fn c_025_to_c_027_a_silent_session_expires_after_its_timeout_and_not_before() {
         let most = SHORTEST + Duration::from_millis(TICK_MS as u64) + LATE;
         assert!(lived >= SHORTEST && lived <= most, "{lived:?}");
         assert_eq!(silent.link().until_closed(), Ok(vec![]), "closed without a word");
-        assert_eq!(silent.reattach(server.server.address, &silent.password).err(), Some(Ended::Closed), "refused");
+        assert_eq!(silent.reattach(server.server.address, &silent.password).err(), Some(Ended::Refused), "refused");
         watcher.ping().unwrap();
     }
 }
