@@ -7,4 +7,6 @@ pub mod client;
 pub mod client_encode;
 pub mod jute;
 pub mod peek;
+pub mod quorum;
+pub mod snapshot_stream;
 pub mod txn;
