@@ -267,12 +267,8 @@ impl Notification<'_> {
     pub fn decode(payload: &[u8]) -> Result<Notification<'_>, NotificationError> {
         let mut reader = Reader::new(payload);
         let state = reader.i32()?;
-        let mut vote = Vote {
-            leader: ServerId(reader.i64()?),
-            zxid: reader.i64()?,
-            round: reader.i64()?,
-            peer_epoch: 0,
-        };
+        let mut vote =
+            Vote { leader: ServerId(reader.i64()?), zxid: reader.i64()?, round: reader.i64()?, peer_epoch: 0 };
         vote.peer_epoch = if payload.len() == 28 { vote.zxid >> 32 } else { reader.i64()? };
         let version = if matches!(payload.len(), 28 | 40) { 0 } else { reader.i32()? };
         let mut config = None;

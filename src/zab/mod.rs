@@ -16,6 +16,9 @@
 //! the in-memory end of the log, from which learners are served, each with a cursor of its own: a slow learner costs no
 //! memory, and falls back to the log's files and then to a snapshot.
 
+pub mod election;
+pub mod election_links;
+pub mod election_port;
 pub mod leader;
 pub mod leases;
 pub mod quorum;

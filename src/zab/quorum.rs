@@ -124,6 +124,10 @@ impl Ensemble {
         self.membership.members.keys().copied()
     }
 
+    pub fn has(&self, server: ServerId) -> bool {
+        self.membership.members.contains_key(&server)
+    }
+
     pub fn standing(&self, server: ServerId) -> Standing {
         match self.membership.members.get(&server).map(|member| member.role) {
             Some(Role::Participant) => Standing::Voter,
@@ -200,8 +204,7 @@ mod tests {
         let check = |quorum: &Quorum, agreeing: &[i64], expected| {
             assert_eq!(quorum.is_quorum(|server| agreeing.contains(&server.0)), expected, "{agreeing:?}");
         };
-        let even =
-            groups(&[&[(1, 1), (2, 1), (3, 1)], &[(4, 1), (5, 1), (6, 1)], &[(7, 1), (8, 1), (9, 1)]]);
+        let even = groups(&[&[(1, 1), (2, 1), (3, 1)], &[(4, 1), (5, 1), (6, 1)], &[(7, 1), (8, 1), (9, 1)]]);
         check(&even, &[1, 2, 4, 5], true);
         check(&even, &[1, 2, 3, 4, 7], false);
         check(&even, &[1, 4, 7], false);
@@ -244,10 +247,7 @@ mod tests {
     fn peers_are_told_no_text_that_java_cannot_take() {
         let text = |lines: &[(i64, &str)]| ensemble(lines).unwrap().text_for_peers();
         let two = text(&[(1, "a:1:2;5;6"), (2, "b:1:2;;6")]);
-        assert_eq!(
-            two.as_deref(),
-            Some("server.1=a:1:2:participant;0.0.0.0:5\nserver.2=b:1:2:participant\nversion=0")
-        );
+        assert_eq!(two.as_deref(), Some("server.1=a:1:2:participant;0.0.0.0:5\nserver.2=b:1:2:participant\nversion=0"));
         assert_eq!(text(&[(1, "a:1:2")]).as_deref(), Some("server.1=a:1:2:participant\nversion=0"));
         assert_eq!(text(&[(1, "a:1:2"), (2, "b:1:2:observer")]), None);
     }
