@@ -86,5 +86,21 @@ pub const RECLAIMED_PER_TURN: usize = 4096;
 /// A shard that has not adopted a publication for so long is a dead thread: the process stops.
 pub const SHARD_STALL_LIMIT: Duration = Duration::from_secs(30);
 
+/// Payload of a frame on the election port, bytes (`QuorumCnxManager.PACKETMAXSIZE`). Longer: the connection closes.
+pub const ELECTION_FRAME_BYTES_MAX: usize = 512 << 10;
+
+/// Text of the addresses in an initial message, bytes (`QuorumCnxManager.maxBuffer`).
+pub const ELECTION_ADDRESS_BYTES_MAX: usize = 2048;
+
+/// All tags and values that one of our servers tells another, bytes. Longer: no extensions with that peer.
+pub const EXTENSION_BYTES_MAX: usize = 4096;
+
+/// Connections to the election port that have not said yet who they are. One more closes the oldest of them.
+pub const ELECTION_GREETINGS_MAX: usize = 64;
+
+/// Bytes of notifications on one election link that may wait in the kernel or the driver. Beyond it only the newest
+/// notification is kept: an older vote is of no use.
+pub const ELECTION_UNSENT_BYTES: usize = 16 << 10;
+
 const _: () = assert!(UNSENT_BYTES_PAUSE < UNSENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= LOG_IN_FLIGHT_BYTES_MAX);

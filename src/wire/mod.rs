@@ -5,6 +5,8 @@
 
 pub mod client;
 pub mod client_encode;
+pub mod election;
+pub mod extension;
 pub mod jute;
 pub mod peek;
 pub mod quorum;

@@ -26,6 +26,9 @@
 //!   are about the disk and always true.
 
 pub mod acks;
+pub mod election;
+pub mod election_links;
+pub mod election_port;
 pub mod history;
 pub mod leases;
 pub mod quorum;
