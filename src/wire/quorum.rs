@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! packet       [type:i32][zxid:i64][data:buffer][authinfo:vector<Id>]     no frames: packets follow each other
-//! FOLLOWERINFO data = LearnerInfo ‖ ext        LearnerInfo = [sid:i64][protocol:i32][config version:i64]
+//! FOLLOWERINFO data = LearnerInfo ‖ ext        `extension.rs` has ext; LearnerInfo = [sid:i64][protocol:i32][config version:i64]
 //! LEADERINFO   data = [protocol:i32] ‖ ext
 //! ACKEPOCH     data = [current epoch:i32, or -1] ‖ ext
 //! REQUEST      data = [session:i64][cxid:i32][op:i32][the record behind the client's header]
@@ -12,7 +12,9 @@
 //! ```
 
 use std::fmt;
+use std::time::Duration;
 
+use super::extension::{Extension, tag};
 use super::jute::{JuteError, Reader, Result, Write};
 use crate::types::acl::Id;
 use crate::types::ids::{ServerId, SessionId};
@@ -275,7 +277,7 @@ pub struct LearnerInfo {
     pub protocol: i32,
     /// The version of its committed configuration.
     pub config_version: i64,
-    pub offer: Option<Extensions>,
+    pub offer: Option<Extension>,
 }
 
 impl LearnerInfo {
@@ -284,7 +286,7 @@ impl LearnerInfo {
         out.put_i32(self.protocol);
         out.put_i64(self.config_version);
         if let Some(offer) = &self.offer {
-            offer.put(out);
+            offer.encode(out);
         }
     }
 
@@ -294,23 +296,23 @@ impl LearnerInfo {
         let server = ServerId(reader.i64()?);
         let protocol = reader.i32().unwrap_or(1);
         let config_version = reader.i64().unwrap_or(0);
-        Ok(LearnerInfo { server, protocol, config_version, offer: Extensions::read(reader.rest()) })
+        Ok(LearnerInfo { server, protocol, config_version, offer: read_extension(reader.rest()) })
     }
 }
 
 /// The data of LEADERINFO and ACKEPOCH: a number, and what of the offer is used.
-pub fn put_number_and_extensions(out: &mut Vec<u8>, number: i32, extensions: Option<&Extensions>) {
+pub fn put_number_and_extension(out: &mut Vec<u8>, number: i32, extension: Option<&Extension>) {
     out.put_i32(number);
-    if let Some(extensions) = extensions {
-        extensions.put(out);
+    if let Some(extension) = extension {
+        extension.encode(out);
     }
 }
 
-/// The reverse of [`put_number_and_extensions`].
-pub fn read_number_and_extensions(data: &[u8]) -> Result<(i32, Option<Extensions>)> {
+/// The reverse of [`put_number_and_extension`].
+pub fn read_number_and_extension(data: &[u8]) -> Result<(i32, Option<Extension>)> {
     let mut reader = Reader::new(data);
     let number = reader.i32()?;
-    Ok((number, Extensions::read(reader.rest())))
+    Ok((number, read_extension(reader.rest())))
 }
 
 /// A write that a learner passes on: the data of REQUEST.
@@ -346,13 +348,9 @@ impl<'a> RequestBody<'a> {
     }
 }
 
-/// What two of our servers agree on beyond ZooKeeper's protocol, link by link: the `ext` block.
-///
-/// Shape: `[magic:u64][format:u16][length:u32] {[tag:u16][length:u16][value]}*`. Unknown tags are skipped.
+/// What two of our servers agree on beyond ZooKeeper's protocol, link by link, in an [`Extension`] block.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Extensions {
-    /// Tag 0: drawn anew at each start of the process.
-    pub boot: u64,
+pub struct Features {
     /// Tag 1: ACK(z) covers everything up to z on that link.
     pub cumulative_acks: bool,
     /// Tag 2.
@@ -372,89 +370,41 @@ pub struct Heartbeats {
     pub timeout_ms: u16,
 }
 
-/// `OxKeeper`.
-const MAGIC: u64 = 0x4f78_4b65_6570_6572;
-const FORMAT: u16 = 1;
-const HEADER_BYTES: usize = 8 + 2 + 4;
-
-mod tag {
-    pub const BOOT: u16 = 0;
-    pub const CUMULATIVE_ACKS: u16 = 1;
-    pub const HEARTBEATS: u16 = 2;
-    pub const BATCHED_PROPOSALS: u16 = 3;
-    pub const COMMIT_INDEX: u16 = 4;
-    pub const HAND_OVER: u16 = 7;
-}
-
-impl Extensions {
-    pub fn put(&self, out: &mut Vec<u8>) {
-        out.put(&MAGIC.to_be_bytes());
-        out.put(&FORMAT.to_be_bytes());
-        let at = out.len();
-        out.put_i32(0);
-        put_tag(out, tag::BOOT, &self.boot.to_be_bytes());
+impl Features {
+    pub fn to_extension(&self) -> Extension {
+        let mut extension = Extension::new();
         for (tag, is_on) in [
-            (tag::CUMULATIVE_ACKS, self.cumulative_acks),
+            (tag::CUMULATIVE_ACK, self.cumulative_acks),
             (tag::BATCHED_PROPOSALS, self.batched_proposals),
             (tag::COMMIT_INDEX, self.commit_index),
-            (tag::HAND_OVER, self.hand_over),
+            (tag::LEADERSHIP_TRANSFER, self.hand_over),
         ] {
             if is_on {
-                put_tag(out, tag, &[]);
+                extension = extension.with(tag, []);
             }
         }
-        if let Some(Heartbeats { interval_ms, timeout_ms }) = self.heartbeats {
-            let [a, b] = interval_ms.to_be_bytes();
-            let [c, d] = timeout_ms.to_be_bytes();
-            put_tag(out, tag::HEARTBEATS, &[a, b, c, d]);
-        }
-        let len = (out.len() - at - 4) as u32;
-        out[at..at + 4].copy_from_slice(&len.to_be_bytes());
-    }
-
-    /// `None`: whoever wrote these bytes is not one of ours, or speaks a later format, or they are damaged.
-    pub fn read(bytes: &[u8]) -> Option<Extensions> {
-        let (header, rest) = bytes.split_at_checked(HEADER_BYTES)?;
-        let mut reader = Reader::new(header);
-        if reader.i64().ok()? as u64 != MAGIC {
-            return None;
-        }
-        let format = u16::from_be_bytes([reader.u8().ok()?, reader.u8().ok()?]);
-        let len = usize::try_from(reader.i32().ok()?).ok()?;
-        let mut rest = rest.get(..len).filter(|_| format == FORMAT)?;
-        let mut found = Extensions::default();
-        while let Some((head, behind)) = rest.split_first_chunk::<4>() {
-            let [a, b, c, d] = *head;
-            let (tag, len) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-            let (value, behind) = behind.split_at_checked(len.into())?;
-            found.set(tag, value)?;
-            rest = behind;
-        }
-        rest.is_empty().then_some(found)
-    }
-
-    fn set(&mut self, tag: u16, value: &[u8]) -> Option<()> {
-        match tag {
-            tag::BOOT => self.boot = u64::from_be_bytes(value.try_into().ok()?),
-            tag::CUMULATIVE_ACKS => self.cumulative_acks = true,
-            tag::HEARTBEATS => {
-                let [a, b, c, d] = value.try_into().ok()?;
-                let (interval_ms, timeout_ms) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-                self.heartbeats =
-                    (interval_ms > 0 && timeout_ms > interval_ms).then_some(Heartbeats { interval_ms, timeout_ms });
+        match self.heartbeats {
+            None => extension,
+            Some(Heartbeats { interval_ms, timeout_ms }) => {
+                let value = [interval_ms.to_be_bytes(), timeout_ms.to_be_bytes()].concat();
+                extension.with(tag::FAST_HEARTBEATS, value)
             }
-            tag::BATCHED_PROPOSALS => self.batched_proposals = true,
-            tag::COMMIT_INDEX => self.commit_index = true,
-            tag::HAND_OVER => self.hand_over = true,
-            _ => {}
         }
-        Some(())
+    }
+
+    pub fn of(extension: &Extension) -> Features {
+        Features {
+            cumulative_acks: extension.has(tag::CUMULATIVE_ACK),
+            heartbeats: extension.value(tag::FAST_HEARTBEATS).and_then(Heartbeats::read),
+            batched_proposals: extension.has(tag::BATCHED_PROPOSALS),
+            commit_index: extension.has(tag::COMMIT_INDEX),
+            hand_over: extension.has(tag::LEADERSHIP_TRANSFER),
+        }
     }
 
     /// What both sides can. Times are those of `self`, who decides.
-    pub fn and(&self, other: &Extensions) -> Extensions {
-        Extensions {
-            boot: self.boot,
+    pub fn and(&self, other: &Features) -> Features {
+        Features {
             cumulative_acks: self.cumulative_acks && other.cumulative_acks,
             heartbeats: self.heartbeats.filter(|_| other.heartbeats.is_some()),
             batched_proposals: self.batched_proposals && other.batched_proposals,
@@ -464,10 +414,31 @@ impl Extensions {
     }
 }
 
-fn put_tag(out: &mut Vec<u8>, tag: u16, value: &[u8]) {
-    out.put(&tag.to_be_bytes());
-    out.put(&(value.len() as u16).to_be_bytes());
-    out.put(value);
+impl Heartbeats {
+    pub fn interval(self) -> Duration {
+        Duration::from_millis(self.interval_ms.into())
+    }
+
+    pub fn timeout(self) -> Duration {
+        Duration::from_millis(self.timeout_ms.into())
+    }
+
+    fn read(value: &[u8]) -> Option<Heartbeats> {
+        let [a, b, c, d] = *value.first_chunk()?;
+        let (interval_ms, timeout_ms) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        (interval_ms > 0 && timeout_ms > interval_ms).then_some(Heartbeats { interval_ms, timeout_ms })
+    }
+}
+
+/// The block at the front of `bytes`; nothing if whoever wrote them is not one of ours, or wrote what we cannot read.
+fn read_extension(bytes: &[u8]) -> Option<Extension> {
+    match Extension::decode(bytes) {
+        Ok(extension) => extension,
+        Err(error) => {
+            tracing::warn!(%error, "an extension cannot be read; the peer is taken for Java");
+            None
+        }
+    }
 }
 
 #[cfg(test)]

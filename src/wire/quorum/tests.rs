@@ -42,13 +42,13 @@ fn packets_are_javas_bytes() {
         "0000000b 0000000100000000 00000014 0000000000000003 00010000 0000000100000000 ffffffff",
     );
     let mut version = Vec::new();
-    put_number_and_extensions(&mut version, PROTOCOL_VERSION, None);
+    put_number_and_extension(&mut version, PROTOCOL_VERSION, None);
     check(
         packet(PacketType::LeaderInfo, Zxid::new(2, 0), Some(&version)),
         "00000011 0000000200000000 00000004 00010000 ffffffff",
     );
     let mut epoch = Vec::new();
-    put_number_and_extensions(&mut epoch, 1, None);
+    put_number_and_extension(&mut epoch, 1, None);
     check(
         packet(PacketType::AckEpoch, Zxid::new(1, 5), Some(&epoch)),
         "00000012 0000000100000005 00000004 00000001 ffffffff",
@@ -130,9 +130,8 @@ fn short_and_long_learner_infos_are_read() {
     assert_eq!(LearnerInfo::read(&all[..7]), Err(JuteError::Short));
 }
 
-fn extensions() -> Extensions {
-    Extensions {
-        boot: 77,
+fn features() -> Features {
+    Features {
         cumulative_acks: true,
         heartbeats: Some(Heartbeats { interval_ms: 25, timeout_ms: 100 }),
         batched_proposals: false,
@@ -143,29 +142,25 @@ fn extensions() -> Extensions {
 
 //
 #[test]
-fn extensions_survive_the_way_and_later_tags_are_skipped() {
-    let mut out = Vec::new();
-    extensions().put(&mut out);
-    assert_eq!(Extensions::read(&out), Some(extensions()));
-    let (tags, at) = (out.len() - HEADER_BYTES + 6, 10);
-    put_tag(&mut out, 999, &[1, 2]);
-    out[at..at + 4].copy_from_slice(&(tags as u32).to_be_bytes());
-    out.extend_from_slice(b"behind it");
-    assert_eq!(Extensions::read(&out), Some(extensions()));
-    for cut in 0..HEADER_BYTES + tags {
-        assert_eq!(Extensions::read(&out[..cut]), None, "{cut}");
-    }
-    out[9] = 2;
-    assert_eq!(Extensions::read(&out), None, "a later format");
+fn features_survive_the_way_and_later_tags_are_skipped() {
+    let extension = features().to_extension();
+    assert_eq!(Features::of(&extension), features());
+    assert_eq!(Features::of(&extension.clone().with(999, [1, 2])), features());
+    let mut data = Vec::new();
+    put_number_and_extension(&mut data, -1, Some(&extension));
+    assert_eq!(read_number_and_extension(&data), Ok((-1, Some(extension))));
+    assert_eq!(read_number_and_extension(&data[..4]), Ok((-1, None)));
+    assert_eq!(read_number_and_extension(&data[..20]), Ok((-1, None)), "a damaged block is that of a Java peer");
+    let never = Extension::new().with(tag::FAST_HEARTBEATS, [0, 25, 0, 25]);
+    assert_eq!(Features::of(&never).heartbeats, None, "a timeout within the interval");
 }
 
 #[test]
 fn only_what_both_can_is_used_and_the_leader_sets_the_pace() {
-    let leader = Extensions { heartbeats: Some(Heartbeats { interval_ms: 5, timeout_ms: 50 }), ..extensions() };
-    let learner = Extensions { commit_index: false, boot: 1, ..extensions() };
-    let used = leader.and(&learner);
-    assert_eq!(used, Extensions { commit_index: false, ..leader.clone() });
-    assert_eq!(leader.and(&Extensions::default()), Extensions { boot: 77, ..Extensions::default() });
+    let leader = Features { heartbeats: Some(Heartbeats { interval_ms: 5, timeout_ms: 50 }), ..features() };
+    let learner = Features { commit_index: false, ..features() };
+    assert_eq!(leader.and(&learner), Features { commit_index: false, ..leader.clone() });
+    assert_eq!(leader.and(&Features::default()), Features::default());
 }
 
 proptest! {
@@ -197,7 +192,7 @@ proptest! {
         while let Ok(Some(packet)) = packets.next_packet() {
             let _ = (packet.to_string(), packet.auth(), RequestBody::read(&packet));
         }
-        let _ = (LearnerInfo::read(&junk), read_number_and_extensions(&junk), Extensions::read(&junk));
+        let _ = (LearnerInfo::read(&junk), read_number_and_extension(&junk));
         let _ = crate::wire::snapshot_stream::SnapshotScanner::new(64).push(&junk);
     }
 }
