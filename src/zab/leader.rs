@@ -157,6 +157,7 @@ impl Leader {
                     link.put(PacketType::Revalidate, NO_ZXID, Some(&answer));
                 }
             }
+            Input::Sync { .. } if self.draining.is_some() => {}
             Input::Sync { socket } => {
                 let last = base.history.last();
                 let done = self.links.get_mut(&socket).map(|link| link.on_sync(last));
@@ -298,6 +299,8 @@ impl Leader {
             (LinkState::Newcomer | LinkState::Synced | LinkState::Live, Some(PacketType::Ack)) => {
                 self.on_ack(now, socket, packet.zxid, base, out)
             }
+            // Whoever leads next is asked again: nothing more is proposed, so nothing more may be answered.
+            (LinkState::Live, Some(PacketType::Request)) if self.draining.is_some() => Ok(()),
             (LinkState::Live, Some(PacketType::Request)) => on_request(socket, packet, out),
             (LinkState::Live, Some(PacketType::Revalidate)) => on_revalidate(socket, packet, out),
             (LinkState::Newcomer | LinkState::Synced | LinkState::Live, Some(PacketType::Ping)) => on_ping(packet, out),
