@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::mesh::Outbox;
 use crate::server::pipeline::SnapshotJob;
-use crate::storage::compression::Compression;
 use crate::storage::files::{self, DataDirs};
 use crate::storage::snapshot::{AclIds, SnapshotDigest, SnapshotEnd, SnapshotWriter};
 use crate::storage::snapshot_file;
 use crate::tree::store::Reader;
+use crate::types::compression::Compression;
 use crate::types::ids::SessionId;
 use crate::types::path;
 use crate::wire::txn::TxnDigest;
@@ -103,7 +103,6 @@ fn run(settings: &SnapshotWriterSettings, jobs: &Receiver<SnapshotJob>, mut done
 
 /// Writes one version down. Returns the size of the file in bytes.
 pub fn write(settings: &SnapshotWriterSettings, mut job: SnapshotJob) -> io::Result<u64> {
-    job.reader.hold();
     let reader = &mut job.reader;
     let acls = acls_in_use(reader);
     let sessions: Vec<_> = reader.sessions().map(|(id, timeout_ms)| (SessionId(id), timeout_ms)).collect();

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use super::reaper::Reaper;
 use super::reply::put_write_reply;
 use super::snapshots::{ContainerSettings, SnapshotSchedule, SnapshotSettings, random_fraction};
+use super::stalls::ShardStalls;
 use crate::shard::messages::{Ask, Batch, Forwarded, Tell, Told};
 use crate::shard::throttle::{Admission, ConnectionThrottle, ThrottleSettings};
 use crate::storage::log::{self, BLOCK_BYTES, Log, LogConfig};
@@ -153,6 +154,7 @@ pub struct ZabCore<B> {
     held: Option<HeldBatch>,
     /// Since when the log has had no room.
     no_room_since: Option<Time>,
+    stalls: ShardStalls,
     is_stopping: bool,
 }
 
@@ -198,6 +200,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             reclaim_at: None,
             held: None,
             no_room_since: None,
+            stalls: ShardStalls::default(),
             is_stopping: false,
         };
         core.start_snapshot(out);
@@ -237,6 +240,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
                 self.go_on(now, out);
             }
         }
+        if self.stalls.is_stuck(now.time, self.tree.published(), || self.tree.adopted_by_all()) {
+            let seconds = limits::SHARD_STALL_LIMIT.as_secs();
+            let what =
+                format!("a shard has not moved for {seconds} s although there is something to follow: it is dead");
+            out.push(Output::Fatal { what });
+        }
     }
 
     /// Whether a batch may come. While the log has no room their queues fill and the shards stop reading; the log's own
@@ -255,7 +264,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             true => [self.leases.next_deadline(), Some(self.reaper.deadline())],
             false => [None, None],
         };
-        logged.into_iter().chain([self.log.deadline(), self.reclaim_at]).flatten().min()
+        let others = [self.log.deadline(), self.reclaim_at, self.stalls.deadline()];
+        logged.into_iter().chain(others).flatten().min()
     }
 
     fn on_batch(&mut self, now: Now, shard: ShardId, batch: Batch, out: &mut Vec<Output<B>>) {
@@ -397,10 +407,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             self.tree.undo();
             self.effects.take_back(mark);
             let (tree, effects) = (&mut self.tree, &mut self.effects);
-            let refused = writer.append(&mut self.entry, |payload| {
-                tree.refuse(header, ErrorCode::MarshallingError, payload, effects);
+            let shorter = writer.append(&mut self.entry, |payload| match op {
+                // A session always ends: without the list, every version deletes what the session owns.
+                OpCode::CloseSession => {
+                    tree.process_internal(header, &Txn::CloseSession { paths: None }, payload, effects);
+                }
+                _ => tree.refuse(header, ErrorCode::MarshallingError, payload, effects),
             });
-            refused.expect("an error txn is a few bytes");
+            shorter.expect("either is a few bytes");
         }
         if header.zxid.0 & DIGEST_EVERY_MASK == 0 {
             if self.digests.len() == DIGESTS_MAX {
@@ -436,7 +450,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     /// A txn of our own making.
     fn propose_internal(&mut self, header: &TxnHeader, txn: &Txn<'_>, session: SessionChange, origin: Option<Origin>) {
-        let op = OpCode::Check;
+        // Of all of these only a closing is treated as what a client asks for.
+        let op = if matches!(txn, Txn::CloseSession { .. }) { OpCode::CloseSession } else { OpCode::Check };
         self.propose(header, None, op, |tree, payload, effects| {
             tree.process_internal(header, txn, payload, effects);
         });
@@ -454,7 +469,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     /// Who is turned away hears nothing: its connection closes, and it tries again elsewhere or later.
     fn lets_in(&mut self, now: Now, origin: Origin, admission: Admission, out: &mut Vec<Output<B>>) -> bool {
-        let is_let_in = self.throttle.admit(now.time, admission, || random_fraction(&mut self.settings.seed));
+        // A session that is opened has to be closed as well, and both go into the log.
+        let has_space = admission != Admission::GlobalSession || self.log.accepts_sessions();
+        let is_let_in =
+            has_space && self.throttle.admit(now.time, admission, || random_fraction(&mut self.settings.seed));
         if !is_let_in {
             let tell = Tell::TurnedAway { connection: origin.connection };
             out.push(Output::Tell(Told { shard: origin.shard, tell }));
@@ -574,7 +592,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     fn start_snapshot(&mut self, out: &mut Vec<Output<B>>) {
         self.snapshots.on_started();
         let digest = self.tree.settings().digest_enabled.then_some(self.committed_digest);
-        let reader = self.tree.reader().expect("one reader per shard and one snapshot at a time");
+        let mut reader = self.tree.reader().expect("one reader per shard and one snapshot at a time");
+        reader.hold();
         out.push(Output::Snapshot(SnapshotJob { reader, zxid: self.tree.published(), digest }));
     }
 
