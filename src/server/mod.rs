@@ -3,7 +3,9 @@
 //! Owner: the zab core; the shards' machines stand in `shard/`, and what cores count is merged from plain values.
 //! Start at `pipeline.rs`, then `status.rs`.
 
+pub mod leading;
 pub mod pipeline;
+pub mod publishing;
 pub mod reaper;
 pub mod recovery;
 pub mod reply;

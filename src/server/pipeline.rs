@@ -13,36 +13,28 @@ use ahash::AHashMap;
 use smallvec::SmallVec;
 
 use super::reaper::Reaper;
-use super::reply::put_write_reply;
 use super::snapshots::{ContainerSettings, SnapshotSchedule, SnapshotSettings, random_fraction};
-use crate::shard::messages::{Ask, Batch, Forwarded, Tell, Told};
+use crate::shard::messages::{Ask, Batch, Tell, Told};
 use crate::shard::throttle::{Admission, ConnectionThrottle, ThrottleSettings};
 use crate::storage::log::{self, BLOCK_BYTES, Log, LogConfig};
-use crate::storage::log_file::{ENTRY_EXTRA_BYTES, EntryWriter};
+use crate::storage::log_file::ENTRY_EXTRA_BYTES;
 use crate::tree::Tree;
 use crate::tree::effects::Effects;
-use crate::tree::prepare::RequestContext;
-use crate::tree::publication::{Block, Origin, PublishedTxn, Publisher, SessionChange, Span};
+use crate::tree::publication::{Block, Origin, Publisher, SessionChange};
 use crate::tree::store::Reader as TreeReader;
-use crate::types::error_code::ErrorCode;
 use crate::types::ids::{ServerId, SessionId, ShardId};
 use crate::types::limits;
 use crate::types::time::{Time, WallTime};
 use crate::types::zxid::Zxid;
-use crate::wire::client::{OpCode, WriteRequest, put_reply};
-use crate::wire::jute::Reader;
 use crate::wire::peek;
-use crate::wire::txn::{Txn, TxnHeader};
+use crate::wire::txn::Txn;
 use crate::zab::leader::Leader;
 use crate::zab::leases::{Leases, SessionState};
 use crate::zab::quorum::Quorum;
 
 /// The history of digests (`DataTree`): every 128th zxid, so many of them.
-const DIGEST_EVERY_MASK: u64 = 0x7f;
-const DIGESTS_MAX: usize = 1024;
-
-/// Garbage that a sleeping server still has is looked at this often.
-const RECLAIM_AGAIN: Duration = Duration::from_millis(20);
+pub(super) const DIGEST_EVERY_MASK: u64 = 0x7f;
+pub(super) const DIGESTS_MAX: usize = 1024;
 
 /// A log that has no room for longer than this has kept clients from being heard.
 const TOLERATED_PAUSE: Duration = Duration::from_millis(200);
@@ -116,7 +108,7 @@ pub struct SnapshotJob {
 }
 
 /// A batch of which the log has no room for the rest.
-struct HeldBatch {
+pub(super) struct HeldBatch {
     shard: ShardId,
     batch: Batch,
     /// The first of its asks that waits.
@@ -124,36 +116,36 @@ struct HeldBatch {
 }
 
 pub struct ZabCore<B> {
-    settings: ZabSettings,
-    tree: Tree,
-    log: Log<B>,
-    log_out: Vec<log::Output<B>>,
-    leader: Leader,
-    leases: Leases,
-    publisher: Publisher,
+    pub(super) settings: ZabSettings,
+    pub(super) tree: Tree,
+    pub(super) log: Log<B>,
+    pub(super) log_out: Vec<log::Output<B>>,
+    pub(super) leader: Leader,
+    pub(super) leases: Leases,
+    pub(super) publisher: Publisher,
     /// The connection that each session was last attached with.
-    attached: AHashMap<SessionId, Origin>,
-    next_session: SessionId,
+    pub(super) attached: AHashMap<SessionId, Origin>,
+    pub(super) next_session: SessionId,
     /// Every shard's ConnectRequests come by here, so the limit is the server's.
-    throttle: ConnectionThrottle,
-    effects: Effects,
-    entry: Vec<u8>,
-    reply: Vec<u8>,
+    pub(super) throttle: ConnectionThrottle,
+    pub(super) effects: Effects,
+    pub(super) entry: Vec<u8>,
+    pub(super) reply: Vec<u8>,
     /// Proposed and not committed, oldest first, with the digest after each.
-    proposed: VecDeque<(Block, u64)>,
-    committed_digest: u64,
+    pub(super) proposed: VecDeque<(Block, u64)>,
+    pub(super) committed_digest: u64,
     /// Every 128th zxid with the digest behind it, newest last (`hash`).
-    digests: VecDeque<(Zxid, u64)>,
-    snapshots: SnapshotSchedule,
-    reaper: Reaper,
-    expired: Vec<SessionId>,
+    pub(super) digests: VecDeque<(Zxid, u64)>,
+    pub(super) snapshots: SnapshotSchedule,
+    pub(super) reaper: Reaper,
+    pub(super) expired: Vec<SessionId>,
     /// There is garbage, and perhaps no turn of its own accord.
-    reclaim_at: Option<Time>,
+    pub(super) reclaim_at: Option<Time>,
     /// While there is one, no further batch is taken.
-    held: Option<HeldBatch>,
+    pub(super) held: Option<HeldBatch>,
     /// Since when the log has had no room.
-    no_room_since: Option<Time>,
-    is_stopping: bool,
+    pub(super) no_room_since: Option<Time>,
+    pub(super) is_stopping: bool,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
@@ -336,122 +328,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         }
     }
 
-    fn on_write(&mut self, now: Now, shard: ShardId, request: &Forwarded, body: &[u8]) {
-        if self.is_stopping {
-            return;
-        }
-        let origin = Origin { shard, connection: request.connection };
-        if !self.log.accepts_writes() && request.op != OpCode::CloseSession {
-            return self.refuse_unnumbered(origin, request.xid);
-        }
-        let is_live = self.leases.touch(now.time, request.session);
-        let header = self.next_header(now, request.session, request.xid);
-        let context = RequestContext {
-            header,
-            auth: request.auth.ids(),
-            session_error: if is_live { None } else { Some(ErrorCode::SessionExpired) },
-        };
-        match WriteRequest::decode(request.op, &mut Reader::with_limit(body, self.settings.entry_bytes_max)) {
-            Err(_) => {
-                self.propose(&header, Some(origin), request.op, |tree, payload, effects| {
-                    tree.refuse(&header, ErrorCode::MarshallingError, payload, effects);
-                });
-            }
-            Ok(write) => {
-                self.propose(&header, Some(origin), request.op, |tree, payload, effects| {
-                    tree.process(&context, &write, payload, effects);
-                });
-                if request.op == OpCode::CloseSession {
-                    self.leases.set_closing(request.session);
-                }
-            }
-        }
-    }
-
-    /// The disk is full: the answer takes its place in the order, without a zxid of its own.
-    fn refuse_unnumbered(&mut self, origin: Origin, xid: i32) {
-        let zxid = self.tree.head();
-        self.reply.clear();
-        put_reply(&mut self.reply, xid, zxid.as_i64(), ErrorCode::NotReadOnly);
-        self.push_published(zxid, SessionChange::None, Span::default(), Some(origin));
-    }
-
-    fn next_header(&self, now: Now, session: SessionId, cxid: i32) -> TxnHeader {
-        TxnHeader { session, cxid, zxid: self.tree.head().next(), time: now.wall }
-    }
-
-    /// Makes the next version with `make`, logs it, and adds its changes and its reply to the block at hand.
-    fn propose(
-        &mut self,
-        header: &TxnHeader,
-        origin: Option<Origin>,
-        op: OpCode,
-        make: impl FnOnce(&mut Tree, &mut Vec<u8>, &mut Effects),
-    ) {
-        let writer = EntryWriter { payload_bytes_max: self.settings.entry_bytes_max };
-        let mark = self.effects.begin();
-        self.entry.clear();
-        let (tree, effects) = (&mut self.tree, &mut self.effects);
-        if writer.append(&mut self.entry, |payload| make(tree, payload, effects)).is_err() {
-            // What does not fit into a log entry could not be read back, by us or by Java.
-            self.tree.undo();
-            self.effects.take_back(mark);
-            let (tree, effects) = (&mut self.tree, &mut self.effects);
-            let refused = writer.append(&mut self.entry, |payload| {
-                tree.refuse(header, ErrorCode::MarshallingError, payload, effects);
-            });
-            refused.expect("an error txn is a few bytes");
-        }
-        if header.zxid.0 & DIGEST_EVERY_MASK == 0 {
-            if self.digests.len() == DIGESTS_MAX {
-                self.digests.pop_front();
-            }
-            self.digests.push_back((header.zxid, self.tree.digest()));
-        }
-        self.log.append(header.zxid, &self.entry, &mut self.log_out);
-        debug_assert!(self.log.unflushed_bytes() <= in_flight_bytes_max(self.settings.entry_bytes_max));
-        self.leader.on_proposed(header.zxid);
-        self.snapshots.on_logged(self.entry.len());
-        self.reply.clear();
-        if origin.is_some() {
-            put_write_reply(&mut self.reply, op, header.cxid, header.zxid, &self.effects);
-        }
-        let session = match op {
-            OpCode::CloseSession => SessionChange::Closed(header.session),
-            _ => SessionChange::None,
-        };
-        self.push_published(header.zxid, session, self.effects.changes_since(mark), origin);
-    }
-
-    fn push_published(&mut self, zxid: Zxid, session: SessionChange, changes: Span, origin: Option<Origin>) {
-        let block = &mut self.effects.block;
-        let start = block.bytes.len();
-        block.bytes.extend_from_slice(&self.reply);
-        let reply = Span::new(start..block.bytes.len());
-        block.txns.push(PublishedTxn { zxid, session, changes, origin, reply });
-        if block.bytes.len() >= limits::BLOCK_BYTES_MAX {
-            self.close_block();
-        }
-    }
-
-    /// A txn of our own making.
-    fn propose_internal(&mut self, header: &TxnHeader, txn: &Txn<'_>, session: SessionChange, origin: Option<Origin>) {
-        let op = OpCode::Check;
-        self.propose(header, None, op, |tree, payload, effects| {
-            tree.process_internal(header, txn, payload, effects);
-        });
-        if let Some(published) = self.last_published() {
-            (published.session, published.origin) = (session, origin);
-        }
-    }
-
-    fn last_published(&mut self) -> Option<&mut PublishedTxn> {
-        match self.effects.block.txns.last_mut() {
-            Some(txn) => Some(txn),
-            None => self.proposed.back_mut()?.0.txns.last_mut(),
-        }
-    }
-
     /// Who is turned away hears nothing: its connection closes, and it tries again elsewhere or later.
     fn lets_in(&mut self, now: Now, origin: Origin, admission: Admission, out: &mut Vec<Output<B>>) -> bool {
         let is_let_in = self.throttle.admit(now.time, admission, || random_fraction(&mut self.settings.seed));
@@ -460,40 +336,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             out.push(Output::Tell(Told { shard: origin.shard, tell }));
         }
         is_let_in
-    }
-
-    fn open_session(&mut self, now: Now, origin: Origin, timeout_ms: i32) {
-        if self.is_stopping {
-            return;
-        }
-        let session = self.next_session;
-        self.next_session = session.next();
-        self.leases.open(now.time, session, Duration::from_millis(timeout_ms.max(0) as u64));
-        self.attached.insert(session, origin);
-        let header = self.next_header(now, session, 0);
-        let change = SessionChange::Opened { session, timeout_ms };
-        self.propose_internal(&header, &Txn::CreateSession { timeout_ms }, change, Some(origin));
-    }
-
-    fn renew_session(
-        &mut self,
-        now: Now,
-        origin: Origin,
-        session: SessionId,
-        timeout_ms: i32,
-        out: &mut Vec<Output<B>>,
-    ) {
-        let timeout = Duration::from_millis(timeout_ms.max(0) as u64);
-        let is_alive = self.leases.renew(now.time, session, timeout);
-        if is_alive
-            && let Some(old) = self.attached.insert(session, origin)
-            && old != origin
-        {
-            let tell = Tell::Detach { connection: old.connection };
-            out.push(Output::Tell(Told { shard: old.shard, tell }));
-        }
-        let tell = Tell::Renewed { connection: origin.connection, session, timeout_ms, is_alive };
-        out.push(Output::Tell(Told { shard: origin.shard, tell }));
     }
 
     fn end_turn(&mut self, now: Now, out: &mut Vec<Output<B>>) {
@@ -506,19 +348,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             self.drain_log(out);
         }
         self.reclaim(now);
-    }
-
-    /// Gives memory back, a bounded piece at a time: more than one turn makes, so that it keeps up.
-    fn reclaim(&mut self, now: Now) {
-        let more = self.tree.reclaim(limits::RECLAIMED_PER_TURN);
-        self.reclaim_at = more.then(|| now.time + RECLAIM_AGAIN);
-    }
-
-    fn close_block(&mut self) {
-        if !self.effects.block.txns.is_empty() {
-            let block = std::mem::take(&mut self.effects.block);
-            self.proposed.push_back((block, self.tree.digest()));
-        }
     }
 
     /// Hands the log's wishes on, and takes its flushes as this server's ack.
@@ -547,37 +376,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         self.publish_committed(out);
     }
 
-    /// Publishes every block whose last txn is committed.
-    fn publish_committed(&mut self, out: &mut Vec<Output<B>>) {
-        let committed = self.leader.committed();
-        let mut is_published = false;
-        while self.proposed.front().is_some_and(|(block, _)| block.last() <= Some(committed)) {
-            let Some((block, digest)) = self.proposed.pop_front() else { return };
-            for txn in &block.txns {
-                if let SessionChange::Closed(session) = txn.session {
-                    self.leases.remove(session);
-                    self.attached.remove(&session);
-                }
-            }
-            if let Some(last) = block.last() {
-                self.tree.publish(last);
-            }
-            self.committed_digest = digest;
-            self.publisher.publish(block);
-            is_published = true;
-        }
-        if is_published {
-            out.push(Output::Published);
-        }
-    }
-
-    fn start_snapshot(&mut self, out: &mut Vec<Output<B>>) {
-        self.snapshots.on_started();
-        let digest = self.tree.settings().digest_enabled.then_some(self.committed_digest);
-        let reader = self.tree.reader().expect("one reader per shard and one snapshot at a time");
-        out.push(Output::Snapshot(SnapshotJob { reader, zxid: self.tree.published(), digest }));
-    }
-
     fn on_timeout(&mut self, now: Now, out: &mut Vec<Output<B>>) {
         self.log.step(now.time, log::Input::Timeout, &mut self.log_out);
         self.drain_log(out);
@@ -602,12 +400,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             let txn = Txn::DeleteContainer { path: path.into() };
             self.propose_internal(&header, &txn, SessionChange::None, None);
         }
-    }
-
-    fn close_session(&mut self, now: Now, session: SessionId) {
-        let header = self.next_header(now, session, 0);
-        let txn = self.tree.close_session_txn(session.0);
-        self.propose_internal(&header, &txn, SessionChange::Closed(session), None);
     }
 
     /// What a session is worth, for those who ask from outside.
