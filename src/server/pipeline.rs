@@ -28,7 +28,7 @@ use crate::types::time::{Time, WallTime};
 use crate::types::zxid::Zxid;
 use crate::wire::peek;
 use crate::wire::txn::Txn;
-use crate::zab::leader::Leader;
+use crate::zab::acks::Acks;
 use crate::zab::leases::{Leases, SessionState};
 use crate::zab::quorum::Quorum;
 
@@ -120,7 +120,7 @@ pub struct ZabCore<B> {
     pub(super) tree: Tree,
     pub(super) log: Log<B>,
     pub(super) log_out: Vec<log::Output<B>>,
-    pub(super) leader: Leader,
+    pub(super) leader: Acks,
     pub(super) leases: Leases,
     pub(super) publisher: Publisher,
     /// The connection that each session was last attached with.
@@ -168,7 +168,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         let log = Log::new(settings.log.clone(), head, buffers, &mut log_out);
         let committed_digest = tree.digest();
         let mut core = ZabCore {
-            leader: Leader::new(Quorum::majority([settings.server]), head),
+            leader: Acks::new(Quorum::majority([settings.server]), head),
             snapshots: SnapshotSchedule::new(settings.snapshots, settings.seed),
             reaper: Reaper::new(settings.containers, now.time),
             next_session: SessionId::first(settings.server, now.wall.0),

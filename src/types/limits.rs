@@ -53,6 +53,26 @@ pub const KEPT_BUFFER_BYTES: usize = 64 << 10;
 /// damage is a torn tail and beyond which it is rot.
 pub const LOG_IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 
+/// Decided txns that stay in memory for learners that are behind (`zookeeper.commitLogCount`).
+pub const HISTORY_TXNS: usize = 500;
+
+/// Bytes of decided txns that stay in memory even if they are more than that: at 100,000 small txns a second, 500 are
+/// five milliseconds, and a learner that is a flush behind is not to be served from files.
+pub const HISTORY_BYTES: usize = 16 << 20;
+
+/// Bytes of decided txns beyond which even fewer stay: large txns shorten the stretch rather than cost memory.
+pub const HISTORY_BYTES_MAX: usize = 64 << 20;
+
+/// Txns in memory lie together in pieces of so many bytes.
+pub const HISTORY_CHUNK_BYTES: usize = 256 << 10;
+
+/// Bytes of txns that are read from the log's files at once for a learner that is behind them: a piece of work that
+/// nobody notices, and more than a socket takes.
+pub const LOG_READ_BYTES: usize = 1 << 20;
+
+/// Bytes of a snapshot that are made at once for a learner.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+
 /// A durable write that takes longer stops the process: whoever waits for it has long gone elsewhere.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 

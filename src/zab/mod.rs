@@ -15,17 +15,32 @@
 //! wants done with them goes out (`Append`, `Commit`, `Truncate`, `Load…`). The txns themselves lie in its `History`,
 //! the in-memory end of the log, from which learners are served, each with a cursor of its own: a slow learner costs no
 //! memory, and falls back to the log's files and then to a snapshot.
+//!
+//! # How to drive it
+//!
+//! - The outputs of a step are carried out, in their order, before the next input is stepped. So after `Settle` no
+//!   `Propose` comes any more: it would be one of a role that is gone.
+//! - `EndOfTurn` comes after the last input of a turn, also if that was a `Timeout`. What a turn has to say to a peer leaves
+//!   as one `Send`.
+//! - Inputs that answer an output of a role that is gone are ignored, but `Flushed`, `Settled` and `EpochsStored`, which
+//!   are about the disk and always true.
 
-pub mod leader;
+pub mod acks;
+pub mod history;
 pub mod leases;
 pub mod quorum;
+pub mod trace;
 pub mod transport;
 
 use std::time::Duration;
 
 use crate::types::acl::Id;
 use crate::types::ids::{ServerId, SessionId};
+use crate::types::time::Time;
 use crate::types::zxid::Zxid;
+use acks::Acks;
+use history::{History, HistoryLimits};
+use quorum::Quorum;
 use transport::{SocketId, SocketInput, SocketOutput};
 
 /// What a server is to the others, as four-letter words and metrics name it.
@@ -35,6 +50,15 @@ pub enum RoleName {
     Leading,
     Following,
     Observing,
+}
+
+/// How far a role has come (`QuorumPeer.ZabState`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Phase {
+    Election,
+    Discovery,
+    Synchronization,
+    Broadcast,
 }
 
 /// What is on stable storage of the two promises (`storage::epochs` has the files).
@@ -70,8 +94,8 @@ pub struct OwnedRequest {
 /// What happened.
 pub enum Input<'a> {
     Socket(SocketInput<'a>),
-    /// Answer to `Settle`: no write is in flight; the log ends at `last`, durable; nothing behind `committed` is known
-    /// to be decided.
+    /// Answer to `Settle`: no write is in flight; the log ends at `last`, durable. Everything up to `committed` is known to be
+    /// decided (after a start: what the newest snapshot holds, or less), and `last` is where `history()` ends.
     Settled {
         last: Zxid,
         committed: Zxid,
@@ -86,21 +110,25 @@ pub enum Input<'a> {
     Installed {
         last: Zxid,
     },
-    /// Answer to `ReadLog`: these entries lie behind each other; `None`: the files do not reach back so far.
+    /// Answer to `ReadLog`, exactly one each: the txns behind `after`, without a gap, the first of them directly behind
+    /// `previous`, the last zxid of the log that is not behind `after`. At most `limits::LOG_READ_BYTES` of them; fewer than up
+    /// to `upto` are asked for again. `None`: the files do not reach back so far, or a snapshot is cheaper.
     LogRead {
         socket: SocketId,
-        entries: Option<Vec<(Zxid, Vec<u8>)>>,
-        is_end: bool,
+        read: Option<LogRead>,
     },
-    /// Answer to `ReadSnapshot`, in pieces: the stream of reference 2.7.
+    /// Answer to `ReadSnapshot` and `ReadOn`, exactly one each: the next piece of the stream of reference 2.7. `zxid`: the
+    /// committed version that it shows, the same in every piece.
     SnapshotPiece {
         socket: SocketId,
+        zxid: Zxid,
         bytes: Vec<u8>,
         is_end: bool,
     },
-    /// Learner: a request of one of our clients, for the leader.
+    /// Learner: a request of one of our clients, for the leader. Ignored outside of BROADCAST: the core keeps what was not
+    /// answered and hands it over again after `Established`.
     Request(LearnerRequest<'a>),
-    /// Learner: a client re-attached; is its session alive?
+    /// Learner: a client re-attached; is its session alive? Ignored outside of BROADCAST, as a request.
     Revalidate {
         session: SessionId,
         timeout_ms: i32,
@@ -110,6 +138,10 @@ pub enum Input<'a> {
         socket: SocketId,
         session: SessionId,
         is_alive: bool,
+    },
+    /// Leader: a `sync` that came over this link as an `Output::Request` has its turn: everything before it is proposed.
+    Sync {
+        socket: SocketId,
     },
     /// Learner: heard from a client. Told to the leader with the next ping.
     Touched {
@@ -126,22 +158,34 @@ pub enum Input<'a> {
     /// Our own process did not run for so long: nobody's silence.
     Stalled(Duration),
     Timeout,
+    /// Leader: somebody else had better lead (the disk is full or slow). Hands over if there is anybody to take it.
+    Resign,
     /// A planned stop: hand leadership over if there is anybody to take it, then close every link.
     Stop,
 }
 
+/// Txns out of the log's files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogRead {
+    pub previous: Zxid,
+    pub txns: Vec<(Zxid, Vec<u8>)>,
+}
+
 /// What to do.
+#[derive(Debug)]
 pub enum Output {
     Socket(SocketOutput),
-    /// Wait until every write in flight has landed, then `Settled`. Clients freeze until `Established`.
+    /// Wait until every write in flight has landed, then `Settled`. Clients freeze until `Established`, and nothing more is
+    /// proposed.
     Settle,
+    /// Write both files, durable, `accepted` first; then `EpochsStored`.
     StoreEpochs(Epochs),
     /// A proposal (or what a learner gets in its synchronisation): apply it at the head, give it to the log. Its bytes are
     /// `history().txn(zxid)`.
     Append {
         zxid: Zxid,
     },
-    /// Everything up to here is decided: publish it.
+    /// Everything up to here is decided: publish it. It need not be durable here yet.
     Commit {
         upto: Zxid,
     },
@@ -150,7 +194,8 @@ pub enum Output {
         to: Zxid,
     },
     /// A whole tree comes instead of ours: forget ours. Then its stream in pieces, then `LoadEnd`: write it down, durable, with
-    /// nothing behind it in the log, then `Installed`.
+    /// nothing behind it in the log, then `Installed`. If the stream breaks off, `Settle` comes instead of `LoadEnd`: then
+    /// the log is still the old one, and the tree is to be what it says.
     LoadBegin {
         zxid: Zxid,
     },
@@ -165,7 +210,8 @@ pub enum Output {
         leader: ServerId,
         zxid: Zxid,
     },
-    /// Leader: a learner's client wants this done. `socket` is the link, for session ownership.
+    /// Leader: a learner's client wants this done. `socket` is the link, for session ownership. A `sync` (op 9) has its
+    /// place in this order too, and is answered with `Input::Sync`.
     Request {
         socket: SocketId,
         request: Box<OwnedRequest>,
@@ -188,17 +234,25 @@ pub enum Output {
     },
     /// Learner: the oldest `sync` that was passed on is answered, after every `Commit` that came before this.
     Synced,
-    /// Read the log's files from behind `after` on, at most to `upto`; then `LogRead`, in bounded pieces.
+    /// Leader: this link is gone, and whatever came over it and waits still is nobody's.
+    LinkClosed {
+        socket: SocketId,
+    },
+    /// Read the log's files from behind `after` on, at most to `upto`; then `LogRead`, once.
     ReadLog {
         socket: SocketId,
         after: Zxid,
         upto: Zxid,
     },
-    /// Stream the newest version, whose zxid is the head or committed zxid that is told with the first piece.
+    /// Begin to stream the newest committed version: its first piece, please.
     ReadSnapshot {
         socket: SocketId,
     },
-    /// Stop reading for this link.
+    /// The next piece of that stream, please.
+    ReadOn {
+        socket: SocketId,
+    },
+    /// Stop reading for this link: what was asked for is not wanted any more, and its answer need not come.
     CancelRead {
         socket: SocketId,
     },
@@ -207,4 +261,118 @@ pub enum Output {
     Fatal {
         what: String,
     },
+}
+
+/// The machine.
+pub struct Zab {
+    server: ServerId,
+    history: History,
+    role: Role,
+}
+
+enum Role {
+    Alone(Alone),
+}
+
+/// An ensemble of one, without epoch files and without elections: it leads from the start.
+struct Alone {
+    acks: Acks,
+}
+
+impl Zab {
+    /// A standalone server, whose log ends at `last`, all of it decided. It leads at once, and its own durable write is
+    /// the quorum.
+    pub fn standalone(server: ServerId, last: Zxid) -> Zab {
+        let acks = Acks::new(Quorum::majority([server]), last);
+        let history = History::new(last, HistoryLimits::default());
+        Zab { server, history, role: Role::Alone(Alone { acks }) }
+    }
+
+    pub fn step(&mut self, now: Time, input: Input<'_>, out: &mut Vec<Output>) {
+        let _ = now;
+        match &mut self.role {
+            Role::Alone(alone) => alone.step(self.server, &mut self.history, input, out),
+        }
+    }
+
+    /// When `Timeout` should come.
+    pub fn deadline(&self) -> Option<Time> {
+        match &self.role {
+            Role::Alone(_) => None,
+        }
+    }
+
+    /// The end of the log, in memory.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Everything up to here is decided.
+    pub fn committed(&self) -> Zxid {
+        match &self.role {
+            Role::Alone(alone) => alone.acks.committed(),
+        }
+    }
+
+    pub fn role(&self) -> RoleName {
+        match &self.role {
+            Role::Alone(_) => RoleName::Leading,
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        match &self.role {
+            Role::Alone(_) => Phase::Broadcast,
+        }
+    }
+}
+
+impl Alone {
+    fn step(&mut self, server: ServerId, history: &mut History, input: Input<'_>, out: &mut Vec<Output>) {
+        match input {
+            Input::Propose { zxid, .. } => {
+                self.acks.on_proposed(zxid);
+                history.skip(zxid);
+            }
+            Input::Flushed { upto } => {
+                if let Some(upto) = self.acks.on_ack(server, upto) {
+                    out.push(Output::Commit { upto });
+                }
+            }
+            Input::Stop => out.push(Output::Stopped),
+            Input::Socket(_)
+            | Input::Settled { .. }
+            | Input::EpochsStored(_)
+            | Input::Installed { .. }
+            | Input::LogRead { .. }
+            | Input::SnapshotPiece { .. }
+            | Input::Request(_)
+            | Input::Revalidate { .. }
+            | Input::Revalidated { .. }
+            | Input::Sync { .. }
+            | Input::Touched { .. }
+            | Input::EndOfTurn
+            | Input::Stalled(_)
+            | Input::Timeout
+            | Input::Resign => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standalone_server_commits_what_it_flushed() {
+        let mut zab = Zab::standalone(ServerId(1), Zxid(5));
+        let mut out = Vec::new();
+        zab.step(Time(0), Input::Propose { zxid: Zxid(6), txn: b"six" }, &mut out);
+        zab.step(Time(0), Input::EndOfTurn, &mut out);
+        assert!(out.is_empty());
+        assert_eq!((zab.role(), zab.phase(), zab.committed()), (RoleName::Leading, Phase::Broadcast, Zxid(5)));
+        zab.step(Time(0), Input::Flushed { upto: Zxid(6) }, &mut out);
+        assert_eq!(out.iter().map(Output::to_string).collect::<Vec<_>>(), ["commit 0x6"]);
+        assert_eq!((zab.committed(), zab.history().last(), zab.deadline()), (Zxid(6), Zxid(6), None));
+    }
 }
