@@ -11,4 +11,5 @@ pub mod log_file;
 pub mod recovery;
 pub mod snapshot;
 pub mod snapshot_file;
+pub mod snapshot_stream;
 mod window;

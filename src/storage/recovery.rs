@@ -31,6 +31,10 @@ pub trait Replay {
     fn snapshot_loaded(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>);
     /// A txn newer than the snapshot; may already be part of a fuzzy one. An error stops recovery.
     fn apply(&mut self, txn: DecodedTxn<'_>) -> std::result::Result<(), String>;
+    /// The bytes of every txn of the logs that are read, before it is applied, also of those that are part of the snapshot.
+    fn passed(&mut self, zxid: Zxid, payload: &[u8]) {
+        let _ = (zxid, payload);
+    }
 }
 
 /// Settings that recovery depends on.
@@ -367,6 +371,7 @@ impl Recovery<'_> {
                 return Err(RecoveryError::Gap { path: path.to_owned(), offset, last, found: zxid });
             }
             progress.seen = Some(zxid);
+            replay.passed(zxid, entry.payload);
             if zxid <= progress.last {
                 continue;
             }

@@ -73,6 +73,19 @@ pub const LOG_READ_BYTES: usize = 1 << 20;
 /// Bytes of a snapshot that are made at once for a learner.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
 
+/// Bytes of clients' requests that a member keeps until they are decided, to hand them to the next leader. Beyond it no
+/// batch is taken, and the shards stop reading.
+pub const PENDING_BYTES_MAX: usize = 64 << 20;
+
+/// Batches that are kept while there is no leader. Frozen shards read no requests, so they are those that were on their
+/// way; beyond it their queues fill.
+pub const HELD_BATCHES_MAX: usize = 256;
+
+/// Wishes of the agreement machine that may wait for room in the log, and the bytes of requests among them. Beyond it
+/// nothing is read from peers.
+pub const ZAB_WAITING_MAX: usize = 4096;
+pub const ZAB_WAITING_BYTES_MAX: usize = 16 << 20;
+
 /// A durable write that takes longer stops the process: whoever waits for it has long gone elsewhere.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 

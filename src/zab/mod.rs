@@ -110,6 +110,10 @@ pub enum Input<'a> {
     Installed {
         last: Zxid,
     },
+    /// What came behind `LoadBegin` cannot be read.
+    LoadFailed {
+        what: String,
+    },
     /// Answer to `ReadLog`, exactly one each: the txns behind `after`, without a gap, the first of them directly behind
     /// `previous`, the last zxid of the log that is not behind `after`. At most `limits::LOG_READ_BYTES` of them; fewer than up
     /// to `upto` are asked for again. `None`: the files do not reach back so far, or a snapshot is cheaper.
@@ -344,6 +348,7 @@ impl Alone {
             | Input::Settled { .. }
             | Input::EpochsStored(_)
             | Input::Installed { .. }
+            | Input::LoadFailed { .. }
             | Input::LogRead { .. }
             | Input::SnapshotPiece { .. }
             | Input::Request(_)

@@ -68,6 +68,7 @@ impl fmt::Display for Input<'_> {
                 write!(f, "epochs_stored accepted={} current={}", epochs.accepted, epochs.current)
             }
             Input::Installed { last } => write!(f, "installed {last}"),
+            Input::LoadFailed { what } => write!(f, "load_failed {what}"),
             Input::LogRead { socket, read: None } => write!(f, "log_read {socket} nothing"),
             Input::LogRead { socket, read: Some(read) } => {
                 write!(f, "log_read {socket} previous={} txns={}", read.previous, read.txns.len())
