@@ -61,7 +61,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     /// server votes with.
     pub(super) fn on_settle(&mut self, out: &mut Vec<Output<B>>) {
         self.role = RoleName::Looking;
-        self.is_settling = true;
+        self.settling += 1;
         self.leases.clear();
         self.no_room_since = None;
         if matches!(self.install, Install::Loading(_)) {
@@ -72,8 +72,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     }
 
     pub(super) fn try_to_settle(&mut self, now: Now, out: &mut Vec<Output<B>>) {
-        if self.is_settling && self.install.is_idle() && self.log.is_settled() {
-            self.is_settling = false;
+        while self.settling > 0 && self.install.is_idle() && self.log.is_settled() {
+            self.settling -= 1;
             let settled = zab::Input::Settled { last: self.log.appended(), committed: self.committed };
             self.step_zab(now, settled, out);
             self.carry_out(now, out);

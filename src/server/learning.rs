@@ -98,7 +98,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     /// The leader has answered the oldest sync; what was committed before that is published.
     pub(super) fn on_synced(&mut self, out: &mut Vec<Output<B>>) {
         match self.pending.take_sync() {
-            Some(sync) => self.publish_sync_reply(sync.origin, sync.cxid, &sync.body, out),
+            Some(sync) => {
+                self.publish_sync_reply(sync.origin, sync.cxid, &sync.body, out);
+                self.answer_refused();
+            }
             None => tracing::warn!("the leader has answered a sync that nobody asked for"),
         }
     }

@@ -235,10 +235,13 @@ impl Pending {
         Match::Skipped { ours, lost }
     }
 
-    /// The next write, if it is one that this server answers itself: answered with the txn before it, at `zxid`.
+    /// The next write, if it is one that this server answers itself and nothing stands before it: answered at `zxid`.
     pub fn take_refused(&mut self, zxid: Zxid) -> Option<(PendingWrite, ErrorCode)> {
         let write = self.writes.get(self.matched)?;
         let Wish::Refused(error) = write.wish else { return None };
+        if self.syncs.front().is_some_and(|sync| sync.order < write.order) {
+            return None;
+        }
         let write = write.clone();
         self.set_zxid(self.matched, zxid);
         Some((write, error))
@@ -286,7 +289,7 @@ impl Pending {
     /// `on_proposed` follows, or a sync, which is taken.
     pub fn next_unanswered(&mut self, body: &mut Vec<u8>) -> Option<Unanswered> {
         let sync_order = self.syncs.front().map(|sync| sync.order);
-        match self.writes.get(self.matched) {
+        match self.writes.get(self.matched).filter(|write| !matches!(write.wish, Wish::Refused(_))) {
             Some(write) if sync_order.is_none_or(|order| write.order < order) => {
                 body.clear();
                 body.extend_from_slice(self.body(write));
@@ -451,6 +454,12 @@ mod tests {
         assert!(matches!(pending.take_refused(Zxid(11)), Some((write, _)) if write.cxid == 2));
         pending.on_committed(Zxid(11));
         assert!(pending.is_empty());
+
+        pending.push_sync(PendingSync::new(ORIGIN, SESSION, 3, &auth(), b"path"));
+        pending.push(PendingWrite::new(ORIGIN, SESSION, 4, Wish::Refused(ErrorCode::MarshallingError), Zxid(11)), b"");
+        assert!(pending.take_refused(Zxid(11)).is_none(), "nor before a sync");
+        pending.take_sync();
+        assert!(pending.take_refused(Zxid(11)).is_some());
     }
 
     #[test]

@@ -213,8 +213,8 @@ pub struct ZabCore<B> {
     pub(super) has_served: bool,
     /// Shards were told to freeze.
     pub(super) is_frozen: bool,
-    /// The agreement machine waits for the log to come to rest.
-    pub(super) is_settling: bool,
+    /// How often the agreement machine waits for the log to come to rest.
+    pub(super) settling: u32,
     pub(super) install: Install,
     /// Txns of the leader that is established come behind this one.
     pub(super) epoch_start: Zxid,
@@ -326,7 +326,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             shards: 0,
             has_served: false,
             is_frozen: false,
-            is_settling: false,
+            settling: 0,
             install: Install::Idle,
             epoch_start: Zxid::ZERO,
             committed: Zxid::ZERO,

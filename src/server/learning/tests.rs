@@ -5,7 +5,7 @@ use crate::server::bench::{Bench, FIRST, create};
 use crate::shard::messages::{Ask, Tell};
 use crate::types::ids::ConnectionId;
 use crate::types::limits;
-use crate::wire::txn::txn_type;
+use crate::wire::txn::{TxnHeader, txn_type};
 use crate::zab::RoleName;
 
 const EPOCH: u32 = 3;
@@ -193,9 +193,11 @@ fn an_answer_out_of_turn_disconnects_those_that_were_passed_over() {
 #[test]
 fn a_txn_that_cannot_be_read_stops_the_process() {
     let (mut bench, _) = follower();
-    bench.script().txns.insert(zxid(2), vec![0; 32]);
+    let mut other = Vec::new();
+    txn::encode(&TxnHeader::default(), &create("/a"), None, &mut other);
+    bench.script().txns.insert(zxid(2), other);
     bench.say([zab::Output::Append { zxid: zxid(2) }]);
-    assert!(bench.told[0].starts_with("fatal txn 0x300000002 says that it is"), "{:?}", bench.told);
+    assert!(bench.told[0].starts_with("fatal txn 0x300000002 says that it is 0x0"), "{:?}", bench.told);
     let mut unknown = Vec::new();
     TxnHeader { zxid: zxid(3), ..TxnHeader::default() }.write(txn_type::CHECK + 100, &mut unknown);
     bench.script().txns.insert(zxid(3), unknown);
