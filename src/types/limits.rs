@@ -99,5 +99,57 @@ pub const RECLAIMED_PER_TURN: usize = 4096;
 /// A shard that has not adopted a publication for so long is a dead thread: the process stops.
 pub const SHARD_STALL_LIMIT: Duration = Duration::from_secs(30);
 
+/// Payload of a frame on the election port, bytes (`QuorumCnxManager.PACKETMAXSIZE`). Longer: the connection closes.
+pub const ELECTION_FRAME_BYTES_MAX: usize = 512 << 10;
+
+/// Text of the addresses in an initial message, bytes (`QuorumCnxManager.maxBuffer`).
+pub const ELECTION_ADDRESS_BYTES_MAX: usize = 2048;
+
+/// All tags and values that one of our servers tells another, bytes. Longer: no extensions with that peer.
+pub const EXTENSION_BYTES_MAX: usize = 4096;
+
+/// Connections to the election port that have not said yet who they are. One more closes the oldest of them.
+pub const ELECTION_GREETINGS_MAX: usize = 64;
+
+/// Bytes of notifications on one election link that may wait in the kernel or the driver. Beyond it only the newest
+/// notification is kept: an older vote is of no use.
+pub const ELECTION_UNSENT_BYTES: usize = 16 << 10;
+
+/// Learners of one leader. One more is turned away.
+pub const LEARNER_LINKS_MAX: usize = 1024;
+
+/// A connection to the quorum port that does not say in this time who it is, is closed.
+pub const FIRST_PACKET_LIMIT: Duration = Duration::from_secs(2);
+
+/// Connections to the quorum port that may wait for us to become the leader, each for so long and with so many bytes.
+pub const EARLY_LEARNERS_MAX: usize = 64;
+pub const EARLY_LEARNER_LIMIT: Duration = Duration::from_secs(1);
+pub const EARLY_LEARNER_BYTES_MAX: usize = 8 << 10;
+
+/// Bytes that may be on their way to one learner: beyond it nothing is taken out of the history for it.
+pub const LINK_UNSENT_BYTES: usize = 2 << 20;
+
+/// Bytes of answers that a learner asked for and does not take, on top of these. Beyond it the link closes.
+pub const LINK_UNSENT_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of proposals in one packet between our own servers.
+pub const PROPOSALS_BYTES_MAX: usize = 256 << 10;
+
+/// Syncs of one link that wait for a commit: a server lets so many requests wait in all. Beyond it the link closes.
+pub const LINK_SYNCS_MAX: usize = 64 << 10;
+
+/// Sessions in one answer to a ping, so that its packet stays below the smallest limit that a leader may have.
+pub const TOUCHES_PER_PING_MAX: usize = 40_000;
+
+/// Bytes that came from a leader while a tree is installed, and were read before its socket was held.
+pub const HELD_BYTES_MAX: usize = 64 << 20;
+
+/// The counter of an epoch at which its leader looks for a quiet moment to begin the next one, and at which it does not
+/// wait for one any more. What has been proposed in that turn has room behind it.
+pub const COUNTER_WORN: u32 = 0xfff0_0000;
+pub const COUNTER_SPENT: u32 = 0xffff_0000;
+
+const _: () = assert!(COUNTER_WORN < COUNTER_SPENT);
+const _: () = assert!(LINK_UNSENT_BYTES < LINK_UNSENT_BYTES_MAX);
 const _: () = assert!(UNSENT_BYTES_PAUSE < UNSENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= LOG_IN_FLIGHT_BYTES_MAX);

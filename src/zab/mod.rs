@@ -26,9 +26,21 @@
 //!   are about the disk and always true.
 
 pub mod acks;
+mod base;
+pub mod election;
+pub mod election_links;
+pub mod election_port;
 pub mod history;
+mod leader;
+mod learner;
 pub mod leases;
+pub mod link;
+mod member;
+mod pulse;
 pub mod quorum;
+mod reason;
+pub mod settings;
+mod sync;
 pub mod trace;
 pub mod transport;
 
@@ -39,8 +51,14 @@ use crate::types::ids::{ServerId, SessionId};
 use crate::types::time::Time;
 use crate::types::zxid::Zxid;
 use acks::Acks;
+use base::Base;
+use election_port::ElectionPort;
 use history::{History, HistoryLimits};
-use quorum::Quorum;
+use leader::Leader;
+use link::LearnerLink;
+use member::Member;
+use quorum::{Ensemble, Quorum};
+use settings::Settings;
 use transport::{SocketId, SocketInput, SocketOutput};
 
 /// What a server is to the others, as four-letter words and metrics name it.
@@ -110,7 +128,8 @@ pub enum Input<'a> {
     Installed {
         last: Zxid,
     },
-    /// What came behind `LoadBegin` cannot be read.
+    /// Instead of `Installed`: no tree can be made of what was loaded. Tree and log are to be the old ones again before
+    /// the `Settled` that is asked for now.
     LoadFailed {
         what: String,
     },
@@ -268,19 +287,19 @@ pub enum Output {
 }
 
 /// The machine.
-pub struct Zab {
-    server: ServerId,
-    history: History,
-    role: Role,
-}
+pub struct Zab(Kind);
 
-enum Role {
+enum Kind {
     Alone(Alone),
+    Member(Box<Member>),
 }
 
 /// An ensemble of one, without epoch files and without elections: it leads from the start.
 struct Alone {
+    server: ServerId,
     acks: Acks,
+    /// Nobody learns from it: only its end is kept.
+    history: History,
 }
 
 impl Zab {
@@ -289,57 +308,125 @@ impl Zab {
     pub fn standalone(server: ServerId, last: Zxid) -> Zab {
         let acks = Acks::new(Quorum::majority([server]), last);
         let history = History::new(last, HistoryLimits::default());
-        Zab { server, history, role: Role::Alone(Alone { acks }) }
+        Zab(Kind::Alone(Alone { server, acks, history }))
+    }
+
+    /// A member of an ensemble, whose log ends where `history` ends, durable. It begins with `Settle`.
+    pub fn member(
+        settings: Settings,
+        ensemble: Ensemble,
+        history: History,
+        epochs: Epochs,
+        out: &mut Vec<Output>,
+    ) -> Zab {
+        let base = Base::new(settings, ensemble, history, epochs);
+        Zab(Kind::Member(Box::new(Member::new(base, out))))
+    }
+
+    /// The database is empty and nobody said that it may be (`snapshot.trust.empty`, `initialize`): it is not voted
+    /// for, and its promises do not count, until a leader has filled it.
+    pub fn distrust(&mut self) {
+        if let Kind::Member(member) = &mut self.0 {
+            member.base.is_untrusted = true;
+        }
     }
 
     pub fn step(&mut self, now: Time, input: Input<'_>, out: &mut Vec<Output>) {
-        let _ = now;
-        match &mut self.role {
-            Role::Alone(alone) => alone.step(self.server, &mut self.history, input, out),
+        match &mut self.0 {
+            Kind::Alone(alone) => alone.step(input, out),
+            Kind::Member(member) => member.step(now, input, out),
         }
     }
 
     /// When `Timeout` should come.
     pub fn deadline(&self) -> Option<Time> {
-        match &self.role {
-            Role::Alone(_) => None,
+        match &self.0 {
+            Kind::Alone(_) => None,
+            Kind::Member(member) => member.deadline(),
+        }
+    }
+
+    /// The configuration has changed. Whoever is linked stays so.
+    pub fn reconfigure(&mut self, now: Time, ensemble: Ensemble, out: &mut Vec<Output>) {
+        match &mut self.0 {
+            Kind::Alone(_) => panic!("a standalone server has no configuration"),
+            Kind::Member(member) => member.reconfigure(now, ensemble, out),
         }
     }
 
     /// The end of the log, in memory.
     pub fn history(&self) -> &History {
-        &self.history
+        match &self.0 {
+            Kind::Alone(alone) => &alone.history,
+            Kind::Member(member) => &member.base.history,
+        }
     }
 
     /// Everything up to here is decided.
     pub fn committed(&self) -> Zxid {
-        match &self.role {
-            Role::Alone(alone) => alone.acks.committed(),
+        match &self.0 {
+            Kind::Alone(alone) => alone.acks.committed(),
+            Kind::Member(member) => member.base.committed,
         }
     }
 
     pub fn role(&self) -> RoleName {
-        match &self.role {
-            Role::Alone(_) => RoleName::Leading,
+        match &self.0 {
+            Kind::Alone(_) => RoleName::Leading,
+            Kind::Member(member) => member.role(),
         }
     }
 
     pub fn phase(&self) -> Phase {
-        match &self.role {
-            Role::Alone(_) => Phase::Broadcast,
+        match &self.0 {
+            Kind::Alone(_) => Phase::Broadcast,
+            Kind::Member(member) => member.phase(),
+        }
+    }
+
+    /// Who leads, as far as we know.
+    pub fn leader(&self) -> Option<ServerId> {
+        match &self.0 {
+            Kind::Alone(alone) => Some(alone.server),
+            Kind::Member(member) => member.leader(),
+        }
+    }
+
+    /// The promises that are on stable storage.
+    pub fn epochs(&self) -> Epochs {
+        match &self.0 {
+            Kind::Alone(_) => Epochs::default(),
+            Kind::Member(member) => member.base.epochs,
+        }
+    }
+
+    /// Its learners, while it leads an ensemble.
+    pub fn links(&self) -> impl Iterator<Item = &LearnerLink> {
+        let leader = match &self.0 {
+            Kind::Alone(_) => None,
+            Kind::Member(member) => member.as_leader(),
+        };
+        leader.into_iter().flat_map(Leader::links)
+    }
+
+    /// The votes, and the links that carry them.
+    pub fn election(&self) -> Option<&ElectionPort> {
+        match &self.0 {
+            Kind::Alone(_) => None,
+            Kind::Member(member) => Some(member.election()),
         }
     }
 }
 
 impl Alone {
-    fn step(&mut self, server: ServerId, history: &mut History, input: Input<'_>, out: &mut Vec<Output>) {
+    fn step(&mut self, input: Input<'_>, out: &mut Vec<Output>) {
         match input {
             Input::Propose { zxid, .. } => {
                 self.acks.on_proposed(zxid);
-                history.skip(zxid);
+                self.history.skip(zxid);
             }
             Input::Flushed { upto } => {
-                if let Some(upto) = self.acks.on_ack(server, upto) {
+                if let Some(upto) = self.acks.on_ack(self.server, upto) {
                     out.push(Output::Commit { upto });
                 }
             }
@@ -364,20 +451,19 @@ impl Alone {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_standalone_server_commits_what_it_flushed() {
-        let mut zab = Zab::standalone(ServerId(1), Zxid(5));
-        let mut out = Vec::new();
-        zab.step(Time(0), Input::Propose { zxid: Zxid(6), txn: b"six" }, &mut out);
-        zab.step(Time(0), Input::EndOfTurn, &mut out);
-        assert!(out.is_empty());
-        assert_eq!((zab.role(), zab.phase(), zab.committed()), (RoleName::Leading, Phase::Broadcast, Zxid(5)));
-        zab.step(Time(0), Input::Flushed { upto: Zxid(6) }, &mut out);
-        assert_eq!(out.iter().map(Output::to_string).collect::<Vec<_>>(), ["commit 0x6"]);
-        assert_eq!((zab.committed(), zab.history().last(), zab.deadline()), (Zxid(6), Zxid(6), None));
+impl From<&LearnerRequest<'_>> for OwnedRequest {
+    fn from(request: &LearnerRequest<'_>) -> OwnedRequest {
+        OwnedRequest {
+            session: request.session,
+            cxid: request.cxid,
+            op: request.op,
+            body: request.body.to_vec(),
+            auth: request.auth.to_vec(),
+        }
     }
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,18 @@ pub enum SocketInput<'a> {
     Closed { socket: SocketId, is_refused: bool },
 }
 
+impl SocketInput<'_> {
+    pub fn socket(&self) -> SocketId {
+        match self {
+            SocketInput::Accepted { socket, .. }
+            | SocketInput::Connected { socket }
+            | SocketInput::Received { socket, .. }
+            | SocketInput::Unsent { socket, .. }
+            | SocketInput::Closed { socket, .. } => *socket,
+        }
+    }
+}
+
 /// What to do with a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SocketOutput {
