@@ -153,6 +153,14 @@ impl Replay for TreeReplay {
         self.loading().node(loaded)
     }
 
+    fn warm(&mut self, paths: &[&str]) {
+        match &self.stage {
+            Stage::Empty => {}
+            Stage::Loading(loading) => loading.warm(paths),
+            Stage::Replaying(loaded) => loaded.tree.warm(paths),
+        }
+    }
+
     fn snapshot_loaded(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {
         self.loading();
         self.zxid = zxid;
