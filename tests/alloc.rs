@@ -233,6 +233,15 @@ impl Bench {
                 pipeline::Output::Tell(told) => self.step_shard(Input::Told(told.tell)),
                 pipeline::Output::Snapshot(_) => {}
                 pipeline::Output::Stopped => panic!("nobody stopped it"),
+                pipeline::Output::Socket(_)
+                | pipeline::Output::StoreEpochs(_)
+                | pipeline::Output::ReadLog { .. }
+                | pipeline::Output::ReadSnapshot { .. }
+                | pipeline::Output::ReadOn { .. }
+                | pipeline::Output::CancelRead { .. }
+                | pipeline::Output::Truncate(_)
+                | pipeline::Output::Install(_)
+                | pipeline::Output::Store { .. } => panic!("it stands alone"),
                 pipeline::Output::Fatal { what } => panic!("{what}"),
             }
         }

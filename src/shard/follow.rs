@@ -108,10 +108,15 @@ impl Shard {
             desk.adopt(txn.zxid);
             return desk.establish(connection, session, timeout_ms);
         }
+        let reply = block.reply(txn);
+        if reply.is_empty() {
+            // The session is another server's by now.
+            return self.carry_out(origin.connection, Next::Close, out);
+        }
         let Some((op, xid, len, since)) = connection.take_write() else { return };
         desk.outstanding -= 1;
         desk.large.end(len);
-        connection.out.extend_from_slice(block.reply(txn));
+        connection.out.extend_from_slice(reply);
         desk.count_answer(connection, op, xid, txn.zxid, since, now);
         desk.mark_dirty(connection);
         if connection.has_read_in_front() {

@@ -14,7 +14,8 @@ use smallvec::SmallVec;
 
 use super::auth::{AuthIds, AuthSettings};
 use super::connection::{Connection, Frame, Phase, Waiting, split_frame};
-use super::messages::{Ask, Batch, Forwarded, Tell};
+use super::freeze::Freeze;
+use super::messages::{Ask, Batch, Forwarded, NewStore, Tell};
 use super::stats::ShardStats;
 use super::throttle::{LargeRequests, RequestThrottle};
 use super::watch::{Fired, WatchTable};
@@ -88,6 +89,8 @@ pub enum Input<'a> {
     /// There is something new to follow.
     Published,
     Told(Tell),
+    /// Another store takes the place of the one that is read.
+    Store(NewStore),
     /// The text for a connection that is no client's.
     Respond {
         connection: ConnectionId,
@@ -150,6 +153,10 @@ pub(super) struct Desk {
     pub sessions: AHashMap<SessionId, ConnectionId>,
     batch: Batch,
     is_zab_full: bool,
+    /// While there is no leader.
+    pub freeze: Freeze,
+    /// A `sync` goes to a leader that is another server.
+    forwards_syncs: bool,
     /// Writes that were forwarded and not answered.
     pub outstanding: usize,
     /// Reads that were taken in and wait for writes before them.
@@ -193,6 +200,8 @@ impl Shard {
             sessions: AHashMap::new(),
             batch: Batch::default(),
             is_zab_full: false,
+            freeze: Freeze::default(),
+            forwards_syncs: false,
             outstanding: 0,
             waiting_reads: 0,
             large,
@@ -221,7 +230,8 @@ impl Shard {
             Input::EndOfStream { connection } => self.on_end_of_stream(connection, out),
             Input::Closed { connection } => self.forget(connection),
             Input::Published => self.follow(now, out),
-            Input::Told(tell) => self.on_told(tell, out),
+            Input::Told(tell) => self.on_told(now, tell, out),
+            Input::Store(store) => self.on_store(now, store, out),
             Input::Respond { connection, text } => self.on_respond(connection, &text, out),
             Input::ZabIsFull(is_full) => {
                 self.desk.is_moving |= self.desk.is_zab_full && !is_full;
@@ -237,7 +247,7 @@ impl Shard {
         let desk = &self.desk;
         let sessionless_at = desk.sessionless.front().map(|(at, _)| *at);
         let sending_at = desk.sending.peek().map(|Reverse((at, _))| *at);
-        [sessionless_at, sending_at, desk.report_at].into_iter().flatten().min()
+        [sessionless_at, sending_at, desk.report_at, desk.freeze.deadline()].into_iter().flatten().min()
     }
 
     /// A spent batch, for its memory.
@@ -319,7 +329,7 @@ impl Shard {
         }
     }
 
-    fn on_told(&mut self, tell: Tell, out: &mut Vec<Output>) {
+    fn on_told(&mut self, now: Time, tell: Tell, out: &mut Vec<Output>) {
         match tell {
             Tell::Renewed { connection: id, session, timeout_ms, is_alive } => {
                 let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -342,6 +352,17 @@ impl Shard {
                 }
                 self.carry_out(id, Next::Close, out);
             }
+            Tell::Undecided { connection: id } => {
+                if self.connections.contains_key(&id) {
+                    self.carry_out(id, Next::Close, out);
+                }
+            }
+            Tell::Freeze => self.on_freeze(now),
+            Tell::Thaw { forwards_syncs } => {
+                self.desk.forwards_syncs = forwards_syncs;
+                self.desk.freeze = Freeze::default();
+                self.desk.is_moving = true;
+            }
         }
     }
 
@@ -355,7 +376,7 @@ impl Shard {
     }
 
     fn end_turn(&mut self, now: Time, out: &mut Vec<Output>) {
-        if std::mem::take(&mut self.desk.is_moving) {
+        if !self.desk.freeze.is_frozen() && std::mem::take(&mut self.desk.is_moving) {
             self.look_at_held(now, out);
         }
         self.send_all(now, out);
@@ -444,6 +465,7 @@ impl Shard {
                 self.carry_out(id, Next::Close, out);
             }
         }
+        self.close_frozen(now, out);
         // A client that takes nothing for a whole session timeout is not there.
         while let Some(Reverse((at, id))) = self.desk.sending.peek().copied()
             && at <= now
@@ -501,6 +523,10 @@ impl Desk {
             if c.closes_when_sent || matches!(c.phase, Phase::Closing { .. } | Phase::Command) {
                 return (bytes.len(), Next::Done);
             }
+            if self.freeze.is_frozen() && matches!(c.phase, Phase::Established { .. }) {
+                let (consumed, next) = self.serve_frozen(now, c, &bytes[at..]);
+                return (at + consumed, next);
+            }
             if self.must_hold(c) || self.throttles(now, c) {
                 return (at, Next::Hold);
             }
@@ -516,7 +542,7 @@ impl Desk {
                 Frame::Bad => return (at, Next::Close),
             };
             let next = match c.phase {
-                Phase::New => self.on_connect_request(c, payload),
+                Phase::New => self.on_connect_request(now, c, payload),
                 Phase::Established { session, .. } => self.on_request(now, c, session, payload),
                 Phase::Connecting { .. } | Phase::Closing { .. } | Phase::Command => Next::Done,
             };
@@ -562,7 +588,8 @@ impl Desk {
             client::put_reply(&mut c.out, header.xid, NO_ZXID, ErrorCode::Unimplemented);
             return Next::CloseWhenSent;
         };
-        if op == OpCode::Sync && !c.is_waiting() && self.is_behind() {
+        let is_forwarded = op.is_write() || (op == OpCode::Sync && self.forwards_syncs);
+        if op == OpCode::Sync && !is_forwarded && !c.is_waiting() && self.is_behind() {
             return Next::Hold;
         }
         c.stats.packets_received += 1;
@@ -586,7 +613,7 @@ impl Desk {
         if !self.large.begin(payload.len()) {
             return self.refuse_large(c);
         }
-        if op.is_write() {
+        if is_forwarded {
             c.wait(Waiting::Write { op, xid: header.xid, len: payload.len(), since: now });
             self.forward(c, session, header.xid, op, body.rest());
         } else if c.is_waiting() {
@@ -647,7 +674,7 @@ impl Desk {
         self.mark_dirty(c);
     }
 
-    fn touch(&mut self, now: Time, c: &mut Connection) {
+    pub(super) fn touch(&mut self, now: Time, c: &mut Connection) {
         if !c.is_touched {
             c.is_touched = true;
             self.touched.push(c.id);

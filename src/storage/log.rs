@@ -284,6 +284,25 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         }
     }
 
+    /// Goes on behind `last` after [`Output::Stopped`], in a file of its own: the files were cut, or a snapshot stands for
+    /// everything in them.
+    pub fn reopen(&mut self, last: Zxid, out: &mut Vec<Output<B>>) {
+        assert!(
+            self.stopped && self.files.is_empty() && self.in_flight.is_empty(),
+            "a log is closed before it is reopened"
+        );
+        (self.stopping, self.stopped, self.roll_wanted) = (false, false, false);
+        (self.appended, self.flushed) = (last, last);
+        self.no_space = NoSpace::default();
+        self.retry_at = None;
+        self.prepare_spare(out);
+    }
+
+    /// Whether everything that was appended is durable.
+    pub fn is_settled(&self) -> bool {
+        self.flushed == self.appended && self.in_flight.is_empty()
+    }
+
     /// `false` while the disk is full: refuse what is new before it gets a zxid.
     pub fn accepts_writes(&self) -> bool {
         !self.no_space.is_full()

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::*;
 use crate::shard::auth::AuthIds;
+use crate::shard::messages::Forwarded;
 use crate::shard::throttle::ThrottleSettings;
 use crate::tree::TreeSettings;
 use crate::tree::access::AccessSettings;
-use crate::tree::publication::Cursor;
+use crate::tree::publication::{Cursor, Span};
 use crate::types::ids::ConnectionId;
+use crate::wire::client::OpCode;
 use crate::wire::client_encode;
 
 type Buffer = Vec<u8>;
@@ -91,7 +93,7 @@ impl Bench {
         (self.spent, self.replies) = (0, Vec::new());
     }
 
-    fn step(&mut self, input: Input<Buffer>) {
+    fn step(&mut self, input: Input<'_, Buffer>) {
         let now = Now { time: self.time, wall: WallTime(1_700_000_000_000) };
         self.core.step(now, input, &mut self.out);
         let unflushed = self.core.log.unflushed_bytes();
@@ -113,6 +115,15 @@ impl Bench {
                     self.asked.push(log::Input::Written { write, buffer });
                 }
                 Output::Log(_) | Output::Tell(_) | Output::Snapshot(_) | Output::Stopped => {}
+                Output::Socket(_)
+                | Output::StoreEpochs(_)
+                | Output::ReadLog { .. }
+                | Output::ReadSnapshot { .. }
+                | Output::ReadOn { .. }
+                | Output::CancelRead { .. }
+                | Output::Truncate(_)
+                | Output::Install(_)
+                | Output::Store { .. } => panic!("it stands alone"),
                 Output::Spent { .. } => self.spent += 1,
                 Output::Published => self.follow(),
                 Output::Fatal { what } => self.fatal.push(what),
