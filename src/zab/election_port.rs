@@ -158,3 +158,6 @@ impl ElectionPort {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
