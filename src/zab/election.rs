@@ -237,6 +237,11 @@ impl Election {
         self.peers.get(&peer)?.extension.as_ref()
     }
 
+    /// Whether `Look` was said and nobody is elected yet.
+    pub fn is_looking(&self) -> bool {
+        matches!(self.state, State::Held { .. } | State::Looking(_))
+    }
+
     /// The current vote: that of the last election, or what we propose in this one.
     pub fn vote(&self) -> Option<&Vote> {
         match &self.state {
@@ -277,7 +282,7 @@ impl Election {
     }
 
     fn on_look(&mut self, now: Time, candidate: Candidate, out: &mut Vec<Output>) {
-        assert!(!matches!(self.state, State::Looking(_) | State::Held { .. }), "we are looking already");
+        assert!(!self.is_looking(), "one election at a time");
         let start = self.pacing.start(now);
         if start > now {
             self.state = State::Held { candidate, until: start };
