@@ -653,3 +653,6 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
