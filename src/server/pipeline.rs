@@ -397,10 +397,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             self.tree.undo();
             self.effects.take_back(mark);
             let (tree, effects) = (&mut self.tree, &mut self.effects);
-            let refused = writer.append(&mut self.entry, |payload| {
-                tree.refuse(header, ErrorCode::MarshallingError, payload, effects);
+            let shorter = writer.append(&mut self.entry, |payload| match op {
+                // A session always ends: without the list, every version deletes what the session owns.
+                OpCode::CloseSession => {
+                    tree.process_internal(header, &Txn::CloseSession { paths: None }, payload, effects);
+                }
+                _ => tree.refuse(header, ErrorCode::MarshallingError, payload, effects),
             });
-            refused.expect("an error txn is a few bytes");
+            shorter.expect("either is a few bytes");
         }
         if header.zxid.0 & DIGEST_EVERY_MASK == 0 {
             if self.digests.len() == DIGESTS_MAX {
@@ -436,7 +440,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     /// A txn of our own making.
     fn propose_internal(&mut self, header: &TxnHeader, txn: &Txn<'_>, session: SessionChange, origin: Option<Origin>) {
-        let op = OpCode::Check;
+        // Of all of these only a closing is treated as what a client asks for.
+        let op = if matches!(txn, Txn::CloseSession { .. }) { OpCode::CloseSession } else { OpCode::Check };
         self.propose(header, None, op, |tree, payload, effects| {
             tree.process_internal(header, txn, payload, effects);
         });

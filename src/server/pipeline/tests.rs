@@ -29,6 +29,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
+        Bench::with_entries_of(ENTRY_BYTES_MAX)
+    }
+
+    fn with_entries_of(entry_bytes_max: usize) -> Bench {
         let access = AccessSettings { skip_acl: false, digest_enabled: true, ensemble_enabled: true };
         let tree = TreeSettings {
             extended_types: false,
@@ -41,7 +45,7 @@ impl Bench {
         let settings = ZabSettings {
             server: ServerId(0),
             tick: Duration::from_secs(2),
-            entry_bytes_max: ENTRY_BYTES_MAX,
+            entry_bytes_max,
             snapshots: SnapshotSettings { txns: 1_000_000, log_bytes: None },
             containers: ContainerSettings {
                 check_interval: Duration::from_secs(60),
@@ -65,7 +69,11 @@ impl Bench {
     }
 
     fn with_session() -> (Bench, SessionId) {
-        let mut bench = Bench::new();
+        Bench::new().and_session()
+    }
+
+    fn and_session(self) -> (Bench, SessionId) {
+        let mut bench = self;
         bench.settle();
         let session = bench.core.next_session;
         bench.open_session();
@@ -131,11 +139,15 @@ impl Bench {
 }
 
 fn batch(session: SessionId, xids: std::ops::Range<i32>, data: &[u8]) -> Batch {
+    creates(session, xids, data, 0)
+}
+
+fn creates(session: SessionId, xids: std::ops::Range<i32>, data: &[u8], flags: i32) -> Batch {
     let auth = Arc::new(AuthIds::of_peer(([127, 0, 0, 1], 1).into()));
     let mut batch = Batch::default();
     for xid in xids {
         let mut frame = Vec::new();
-        client_encode::create(&mut frame, xid, &format!("/n{xid}"), data, 0);
+        client_encode::create(&mut frame, xid, &format!("/n{xid}"), data, flags);
         let start = batch.bytes.len();
         // Behind the length and the header.
         batch.bytes.extend_from_slice(&frame[12..]);
@@ -212,4 +224,45 @@ fn a_stop_lets_go_of_what_waits() {
     bench.settle();
     let done = bench.replies.len();
     assert!(0 < done && done < 40 && bench.replies == (1..=done as i32).collect::<Vec<_>>());
+}
+
+/// Closes a session whose list of ephemerals is longer than an entry may be.
+fn check_long_closing(close: impl FnOnce(&mut Bench, SessionId)) {
+    let (mut bench, session) = Bench::with_entries_of(2_000).and_session();
+    let znodes = bench.core.tree().counts().znodes;
+    bench.step(Input::Batch { shard: ShardId(0), batch: creates(session, 1..501, b"", 1) });
+    bench.step(Input::EndOfTurn);
+    bench.settle();
+    assert_eq!(bench.core.tree().counts().znodes, znodes + 500);
+    close(&mut bench, session);
+    bench.step(Input::EndOfTurn);
+    let closing = bench.core.entry.clone();
+    bench.settle();
+    assert_eq!((bench.core.leases().len(), bench.core.tree().counts().sessions), (0, 0));
+    assert_eq!(bench.core.tree().counts().znodes, znodes, "its ephemerals go with it");
+    let header = crate::wire::txn::HEADER_BYTES;
+    let payload = crate::storage::log_file::payload_of(&closing).expect("a whole entry");
+    assert_eq!(payload.len(), header, "neither a list nor a digest: Java would take one for the other");
+}
+
+#[test]
+fn a_session_whose_list_of_ephemerals_is_too_long_for_the_log_can_be_closed() {
+    check_long_closing(|bench, session| {
+        let mut batch = creates(session, 501..502, b"", 1);
+        for ask in &mut batch.asks {
+            let Ask::Write(request) = ask else { panic!("a write") };
+            (request.op, request.body) = (OpCode::CloseSession, Span::default());
+        }
+        bench.replies.clear();
+        bench.step(Input::Batch { shard: ShardId(0), batch });
+        bench.step(Input::EndOfTurn);
+    });
+}
+
+#[test]
+fn a_session_whose_list_of_ephemerals_is_too_long_for_the_log_expires() {
+    check_long_closing(|bench, _| {
+        bench.time = bench.time + Duration::from_secs(60);
+        bench.step(Input::Timeout);
+    });
 }
