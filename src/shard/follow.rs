@@ -63,6 +63,7 @@ impl Shard {
         let desk = &mut self.desk;
         desk.adopt(desk.followed);
         while connection.out.len() <= limits::UNSENT_BYTES_MAX
+            && !connection.closes_when_sent
             && let Some((payload, since)) = connection.take_read()
         {
             desk.serve_read(now, connection, since, &payload);
@@ -144,6 +145,7 @@ impl Desk {
     /// Serves the reads whose turn has come, until the client has enough to take; the rest follows when it has taken it.
     pub fn serve_waiting_reads(&mut self, now: Time, c: &mut Connection) {
         while c.out.len() < limits::UNSENT_BYTES_PAUSE
+            && !c.closes_when_sent
             && let Some((payload, since)) = c.take_read()
         {
             self.serve_read(now, c, since, &payload);

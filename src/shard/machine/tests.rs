@@ -7,7 +7,7 @@ use crate::shard::auth::DigestAlgorithm;
 use crate::tree::publication::Publisher;
 use crate::tree::{Tree, TreeSettings};
 use crate::types::zxid::Zxid;
-use crate::wire::client_encode::{self, ConnectRequest};
+use crate::wire::client_encode::{self, ConnectRequest, op};
 
 const CONNECTION: ConnectionId = ConnectionId(7);
 const SESSION: SessionId = SessionId(1 << 56);
@@ -93,13 +93,15 @@ impl Bench {
         self.step(ms, Input::EndOfTurn)
     }
 
-    /// The client takes what it was sent.
-    fn take(&mut self, ms: u64, out: Vec<Output>) {
+    /// The client takes what it was sent. Returns what comes of that.
+    fn take(&mut self, ms: u64, out: Vec<Output>) -> Vec<Output> {
+        let mut then = Vec::new();
         for output in out {
             if let Output::Send { connection, bytes } = output {
-                self.step(ms, Input::Sent { connection, buffer: bytes });
+                then.extend(self.step(ms, Input::Sent { connection, buffer: bytes }));
             }
         }
+        then
     }
 }
 
@@ -144,4 +146,46 @@ fn a_spent_batch_does_not_replace_what_waits_for_the_zab_core() {
     let out = bench.step(2 + REPORT_MS, Input::EndOfTurn);
     let [Output::Ask(batch)] = out.as_slice() else { panic!("{out:?}") };
     assert_eq!(batch.touched, [SESSION]);
+}
+
+fn sent(out: &[Output]) -> Vec<u8> {
+    let bytes = out.iter().filter_map(|output| match output {
+        Output::Send { bytes, .. } => Some(bytes.as_slice()),
+        _ => None,
+    });
+    bytes.collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn who_asks_for_a_watch_that_has_no_room_is_disconnected_without_an_answer() {
+    let mut bench = Bench::new();
+    bench.shard.desk.watches.path_bytes_max = "/zookeeper".len() - 1;
+    let mut frames = Vec::new();
+    client_encode::read(&mut frames, 1, op::GET_DATA, "/zookeeper", false);
+    client_encode::read(&mut frames, 2, op::GET_DATA, "/zookeeper", true);
+    client_encode::read(&mut frames, 3, op::GET_DATA, "/zookeeper", false);
+    bench.step(1, Input::Received { connection: CONNECTION, bytes: &frames });
+    let out = bench.step(1, Input::EndOfTurn);
+    assert_eq!(sent(&out)[4..8], 1_i32.to_be_bytes());
+    assert_eq!(u32::from_be_bytes(*sent(&out).first_chunk().unwrap()) as usize + 4, sent(&out).len(), "one reply");
+    let out = bench.take(2, out);
+    assert!(matches!(out.as_slice(), [Output::Close(CONNECTION)]), "{out:?}");
+}
+
+#[test]
+fn who_restores_watches_that_have_no_room_is_disconnected() {
+    let mut bench = Bench::new();
+    bench.shard.desk.watches.path_bytes_max = 20;
+    let mut frame = Vec::new();
+    client_encode::request(&mut frame, -8, OpCode::SetWatches as i32, |out| {
+        out.put_i64(0);
+        out.put_i32(3);
+        ["/zookeeper", "/zookeeper/quota", "/zookeeper/config"].into_iter().for_each(|path| out.put_string(path));
+        out.put_i32(0);
+        out.put_i32(0);
+    });
+    bench.step(1, Input::Received { connection: CONNECTION, bytes: &frame });
+    let out = bench.step(1, Input::EndOfTurn);
+    assert!(matches!(out.as_slice(), [Output::Close(CONNECTION), ..]), "{out:?}");
+    assert_eq!(bench.shard.desk.watches.paths(), 0, "and what it had goes with it");
 }
