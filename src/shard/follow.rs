@@ -16,7 +16,7 @@ use crate::types::ids::{ConnectionId, SessionId};
 use crate::types::limits;
 use crate::types::time::Time;
 use crate::types::zxid::Zxid;
-use crate::wire::client::{self, EventType, OpCode};
+use crate::wire::client::{self, OpCode};
 
 impl Shard {
     /// Walks every block that was linked since.
@@ -83,22 +83,24 @@ impl Shard {
         self.desk.fired = fired;
     }
 
+    /// One event reads the same for all who watch, so it is written once.
     fn notify(&mut self, zxid: Zxid, change: &Change, fired: &Fired) {
+        let mut frame = std::mem::take(&mut self.desk.event);
         for step in fired.steps() {
-            let acl = match step.event {
-                EventType::NodeChildrenChanged => &change.parent_acl,
-                EventType::NodeCreated | EventType::NodeDeleted | EventType::NodeDataChanged => &change.acl,
-            };
+            let acl = step.acl(change);
+            frame.clear();
+            client::put_notification(&mut frame, zxid.as_i64(), step.event, step.path);
             for id in step.connections {
                 let Some(connection) = self.connections.get_mut(id) else { continue };
                 if self.desk.may_read(acl, &connection.auth) {
-                    client::put_notification(&mut connection.out, zxid.as_i64(), step.event, step.path);
+                    connection.out.extend_from_slice(&frame);
                     connection.stats.packets_sent += 1;
                     self.desk.stats.packets_sent += 1;
                     self.desk.mark_dirty(connection);
                 }
             }
         }
+        self.desk.event = frame;
     }
 
     /// The answer to one of this shard's own: a reply, or a session.

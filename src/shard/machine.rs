@@ -143,6 +143,8 @@ pub(super) struct Desk {
     pub cursor: Cursor,
     pub watches: WatchTable,
     pub fired: Fired,
+    /// The frame of the event at hand.
+    pub event: Vec<u8>,
     pub sessions: AHashMap<SessionId, ConnectionId>,
     batch: Batch,
     is_zab_full: bool,
@@ -179,6 +181,7 @@ impl Shard {
             cursor,
             watches: WatchTable::new(seed),
             fired: Fired::default(),
+            event: Vec::new(),
             sessions: AHashMap::new(),
             batch: Batch::default(),
             is_zab_full: false,

@@ -4,10 +4,14 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::shard::auth::DigestAlgorithm;
-use crate::tree::publication::Publisher;
+use crate::tree::effects::Effects;
+use crate::tree::publication::{PublishedTxn, Publisher};
 use crate::tree::{Tree, TreeSettings};
+use crate::types::acl::{Acl, AclList, perms};
 use crate::types::zxid::Zxid;
+use crate::wire::client::EventType;
 use crate::wire::client_encode::{self, ConnectRequest, op};
+use crate::wire::txn::{CreateTxn, Txn, TxnHeader};
 
 const CONNECTION: ConnectionId = ConnectionId(7);
 const SESSION: SessionId = SessionId(1 << 56);
@@ -50,33 +54,51 @@ fn tree() -> Tree {
 /// A shard with one established session, at 0 ms.
 struct Bench {
     shard: Shard,
-    _tree: Tree,
+    tree: Tree,
+    publisher: Publisher,
 }
 
 impl Bench {
     fn new() -> Bench {
         let tree = tree();
+        let publisher = Publisher::default();
         let reader = tree.reader().expect("the first reader");
-        let shard = Shard::new(settings(), reader, Publisher::default().cursor(), [1, 2, 3, 4]);
-        let mut bench = Bench { shard, _tree: tree };
-        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 4000));
-        bench.step(0, Input::Accepted { connection: CONNECTION, peer, wall: WallTime(0) });
+        let shard = Shard::new(settings(), reader, publisher.cursor(), [1, 2, 3, 4]);
+        let mut bench = Bench { shard, tree, publisher };
+        bench.connect(CONNECTION, SESSION, Ipv4Addr::LOCALHOST);
+        bench
+    }
+
+    fn connect(&mut self, connection: ConnectionId, session: SessionId, from: Ipv4Addr) {
+        let peer = SocketAddr::from((from, 4000));
+        self.step(0, Input::Accepted { connection, peer, wall: WallTime(0) });
         let connect = ConnectRequest {
             last_zxid_seen: Zxid::ZERO,
             timeout_ms: TIMEOUT_MS as i32,
-            session: SESSION,
-            password: SESSION.password(),
+            session,
+            password: session.password(),
             read_only: false,
         };
         let mut frame = Vec::new();
         connect.encode(&mut frame);
-        bench.step(0, Input::Received { connection: CONNECTION, bytes: &frame });
-        let tell =
-            Tell::Renewed { connection: CONNECTION, session: SESSION, timeout_ms: TIMEOUT_MS as i32, is_alive: true };
-        bench.step(0, Input::Told(tell));
-        let out = bench.step(0, Input::EndOfTurn);
-        bench.take(0, out);
-        bench
+        self.step(0, Input::Received { connection, bytes: &frame });
+        let tell = Tell::Renewed { connection, session, timeout_ms: TIMEOUT_MS as i32, is_alive: true };
+        self.step(0, Input::Told(tell));
+        let out = self.step(0, Input::EndOfTurn);
+        self.take(0, out);
+    }
+
+    /// Somebody else creates a znode.
+    fn create(&mut self, path: &str, acl: AclList) {
+        let header = TxnHeader { zxid: self.tree.head().next(), ..TxnHeader::default() };
+        let create = CreateTxn { path: path.into(), data: None, acl, ephemeral: false, parent_cversion: 1 };
+        let mut effects = Effects::default();
+        let mark = effects.begin();
+        self.tree.apply(&header, &Txn::Create(create), &mut effects);
+        let changes = effects.changes_since(mark);
+        effects.block.txns.push(PublishedTxn { zxid: header.zxid, changes, ..PublishedTxn::default() });
+        self.tree.publish(header.zxid);
+        self.publisher.publish(effects.block);
     }
 
     fn step(&mut self, ms: u64, input: Input<'_>) -> Vec<Output> {
@@ -188,4 +210,38 @@ fn who_restores_watches_that_have_no_room_is_disconnected() {
     let out = bench.step(1, Input::EndOfTurn);
     assert!(matches!(out.as_slice(), [Output::Close(CONNECTION), ..]), "{out:?}");
     assert_eq!(bench.shard.desk.watches.paths(), 0, "and what it had goes with it");
+}
+
+#[test]
+fn all_who_watch_get_the_same_event_but_for_those_who_may_not_read() {
+    let mut bench = Bench::new();
+    let near = (1..4).map(|n| (ConnectionId(n), Ipv4Addr::new(10, 0, 0, n as u8)));
+    let clients: Vec<_> = near.chain([(CONNECTION, Ipv4Addr::LOCALHOST)]).collect();
+    for (connection, from) in &clients {
+        if *connection != CONNECTION {
+            bench.connect(*connection, SessionId(SESSION.0 + connection.0 as i64), *from);
+        }
+        let mut frames = Vec::new();
+        client_encode::read(&mut frames, 1, op::EXISTS, "/secret", true);
+        client_encode::read(&mut frames, 2, op::GET_CHILDREN, "/", true);
+        bench.step(1, Input::Received { connection: *connection, bytes: &frames });
+    }
+    let out = bench.step(1, Input::EndOfTurn);
+    bench.take(1, out);
+    let nearby = AclList::from_vec(vec![Acl::new(perms::READ, "ip", "10.0.0.0/8")]);
+    bench.create("/secret", nearby);
+    bench.step(2, Input::Published);
+    let out = bench.step(2, Input::EndOfTurn);
+    let event = |kind, path| {
+        let mut frame = Vec::new();
+        client::put_notification(&mut frame, 1, kind, path);
+        frame
+    };
+    let (created, children) = (event(EventType::NodeCreated, "/secret"), event(EventType::NodeChildrenChanged, "/"));
+    assert_eq!(out.len(), clients.len());
+    for output in out {
+        let Output::Send { connection, bytes } = output else { panic!("{output:?}") };
+        let expected = if connection == CONNECTION { children.clone() } else { [&created[..], &children].concat() };
+        assert_eq!(bytes, expected, "{connection:?}");
+    }
 }
