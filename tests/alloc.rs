@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use oxkeeper::server::pipeline::{self, Now, ZabCore, ZabSettings};
 use oxkeeper::server::snapshots::{ContainerSettings, SnapshotSettings};
-use oxkeeper::shard::auth::{AuthSettings, DigestAlgorithm};
+use oxkeeper::shard::auth::AuthSettings;
 use oxkeeper::shard::machine::{Input, Output, Shard, ShardSettings};
 use oxkeeper::shard::throttle::ThrottleSettings;
 use oxkeeper::storage::log::{self, LogConfig};
 use oxkeeper::tree::access::AccessSettings;
 use oxkeeper::tree::publication::Publisher;
 use oxkeeper::tree::{Tree, TreeSettings};
+use oxkeeper::types::digest_algorithm::DigestAlgorithm;
 use oxkeeper::types::ids::{ConnectionId, PASSWORD_BYTES, ServerId, SessionId, ShardId};
 use oxkeeper::types::limits;
 use oxkeeper::types::time::{Time, WallTime};

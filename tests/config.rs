@@ -1,9 +1,10 @@
 //! How a server is set up: each rule of zoo.cfg, of system properties and of the command line, by its checklist id.
 
 use oxkeeper::config::{
-    Arguments, Config, ConfigError, ConfigFile, DigestAlgorithm, FourLetterWhitelist, HostPort, Mode, OtherFiles,
-    Parsed, Role, Start, SystemProperties, Warning,
+    Arguments, Config, ConfigError, ConfigFile, FourLetterWhitelist, HostPort, Mode, OtherFiles, Parsed, Role, Start,
+    SystemProperties, Warning,
 };
+use oxkeeper::types::digest_algorithm::DigestAlgorithm;
 use oxkeeper::types::ids::ServerId;
 use proptest::prelude::*;
 use std::path::Path;
@@ -443,6 +444,8 @@ fn the_super_user_is_read_and_never_printed() {
     assert_eq!(config.super_digest.as_ref().unwrap().0, "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
     assert_eq!(config.digest_alg, DigestAlgorithm::Sha3_256);
     assert!(!format!("{config:?}").contains("D/InIHSb7"));
+    let config = super_config("DigestAuthenticationProvider.digestAlg=sha-512/256");
+    assert_eq!(config.digest_alg, DigestAlgorithm::Sha512_256, "every hash that digest ids can be made with");
 }
 
 // S-093

@@ -1,13 +1,15 @@
 //! Settings of a single server: obeyed, or read and known to have no effect.
 
 use super::draft::Draft;
-use super::server::{Compression, DigestAlgorithm, FourLetterWhitelist, Secret, ZabCore};
+use super::server::{FourLetterWhitelist, Secret, ZabCore};
 use super::settings::Outcome::{Bad, Refused, Taken, Warn};
 use super::settings::Source::{Bare, File, Ours, PassThrough, PassThroughOrBare};
 use super::settings::{
     ANY, Outcome, Outside, Range, Setting, Unit, at_least, flag, idle, number, raised_to, real, text, within,
 };
 use super::value::{positive, positive_long, unsigned, unsigned_long};
+use crate::types::compression::Compression;
+use crate::types::digest_algorithm::DigestAlgorithm;
 use std::path::PathBuf;
 
 const NO_WAITING_FOR_FLUSHES: &str =
@@ -92,12 +94,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         d.config.snap_size_limit_bytes = kilobytes(v);
     }),
     text("snapshot.compression.method", PassThrough, "", |d, v| {
-        d.config.snapshot_compression = match v.to_ascii_lowercase().as_str() {
-            "" => Compression::None,
-            "gz" => Compression::Gzip,
-            "snappy" => Compression::Snappy,
-            _ => return Warn(format!("{v} is not known; snapshots are not compressed. Write gz, snappy or nothing")),
+        let Some(compression) = Compression::parse(v) else {
+            return Warn(format!("{v} is not known; snapshots are not compressed. Write gz, snappy or nothing"));
         };
+        d.config.snapshot_compression = compression;
         Taken
     }),
     flag("snapshot.trust.empty", PassThrough, false, |d, v| d.config.snapshot_trust_empty = v),

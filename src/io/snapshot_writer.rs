@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::mesh::Outbox;
 use crate::server::pipeline::SnapshotJob;
-use crate::storage::compression::Compression;
 use crate::storage::files::{self, DataDirs};
 use crate::storage::snapshot::{AclIds, SnapshotDigest, SnapshotEnd, SnapshotWriter};
 use crate::storage::snapshot_file;
 use crate::tree::store::Reader;
+use crate::types::compression::Compression;
 use crate::types::ids::SessionId;
 use crate::types::path;
 use crate::wire::txn::TxnDigest;

@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::compression::{Compression, Sink, Source};
+use super::compression::{Sink, Source};
 use super::files::{self, TMP_PREFIX};
 use super::snapshot::{self, SnapshotReader};
+use crate::types::compression::Compression;
 use crate::types::zxid::Zxid;
 
 /// Writes a snapshot under its name. `fill` writes the content, usually with a

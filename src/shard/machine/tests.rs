@@ -3,11 +3,11 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::shard::auth::DigestAlgorithm;
 use crate::tree::effects::Effects;
 use crate::tree::publication::{PublishedTxn, Publisher};
 use crate::tree::{Tree, TreeSettings};
 use crate::types::acl::{Acl, AclList, perms};
+use crate::types::digest_algorithm::DigestAlgorithm;
 use crate::types::zxid::Zxid;
 use crate::wire::client::EventType;
 use crate::wire::client_encode::{self, ConnectRequest, op};
