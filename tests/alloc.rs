@@ -22,7 +22,8 @@ use oxkeeper::types::ids::{ConnectionId, PASSWORD_BYTES, ServerId, SessionId, Sh
 use oxkeeper::types::limits;
 use oxkeeper::types::time::{Time, WallTime};
 use oxkeeper::types::zxid::Zxid;
-use oxkeeper::wire::client_encode::{self, ConnectRequest, op};
+use oxkeeper::wire::client::OpCode;
+use oxkeeper::wire::client_encode::{self, ConnectRequest};
 
 thread_local! {
     /// Blocks that this thread has asked for, anew or larger ones.
@@ -317,7 +318,7 @@ fn reads_do_not_allocate(what: &str, connections: u64, depth: u64, frame: &[u8])
 #[test]
 fn a_get_data_does_not_allocate() {
     let mut frame = Vec::new();
-    client_encode::read(&mut frame, 1, op::GET_DATA, PATH, false);
+    client_encode::read(&mut frame, 1, OpCode::GetData, PATH, false);
     for (connections, depth) in [(1, 1), (1, 32), (8, 4)] {
         reads_do_not_allocate("getData", connections, depth, &frame);
     }

@@ -10,7 +10,7 @@ use crate::types::acl::{Acl, AclList, perms};
 use crate::types::digest_algorithm::DigestAlgorithm;
 use crate::types::zxid::Zxid;
 use crate::wire::client::EventType;
-use crate::wire::client_encode::{self, ConnectRequest, op};
+use crate::wire::client_encode::{self, ConnectRequest};
 use crate::wire::txn::{CreateTxn, Txn, TxnHeader};
 
 const CONNECTION: ConnectionId = ConnectionId(7);
@@ -183,9 +183,9 @@ fn who_asks_for_a_watch_that_has_no_room_is_disconnected_without_an_answer() {
     let mut bench = Bench::new();
     bench.shard.desk.watches.path_bytes_max = "/zookeeper".len() - 1;
     let mut frames = Vec::new();
-    client_encode::read(&mut frames, 1, op::GET_DATA, "/zookeeper", false);
-    client_encode::read(&mut frames, 2, op::GET_DATA, "/zookeeper", true);
-    client_encode::read(&mut frames, 3, op::GET_DATA, "/zookeeper", false);
+    client_encode::read(&mut frames, 1, OpCode::GetData, "/zookeeper", false);
+    client_encode::read(&mut frames, 2, OpCode::GetData, "/zookeeper", true);
+    client_encode::read(&mut frames, 3, OpCode::GetData, "/zookeeper", false);
     bench.step(1, Input::Received { connection: CONNECTION, bytes: &frames });
     let out = bench.step(1, Input::EndOfTurn);
     assert_eq!(sent(&out)[4..8], 1_i32.to_be_bytes());
@@ -222,8 +222,8 @@ fn all_who_watch_get_the_same_event_but_for_those_who_may_not_read() {
             bench.connect(*connection, SessionId(SESSION.0 + connection.0 as i64), *from);
         }
         let mut frames = Vec::new();
-        client_encode::read(&mut frames, 1, op::EXISTS, "/secret", true);
-        client_encode::read(&mut frames, 2, op::GET_CHILDREN, "/", true);
+        client_encode::read(&mut frames, 1, OpCode::Exists, "/secret", true);
+        client_encode::read(&mut frames, 2, OpCode::GetChildren, "/", true);
         bench.step(1, Input::Received { connection: *connection, bytes: &frames });
     }
     let out = bench.step(1, Input::EndOfTurn);
