@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use self::open_file::{LogFile, WriteRange, Zeroing};
 use super::log_file;
-use crate::types::limits::LOG_IN_FLIGHT_BYTES_MAX;
-use crate::types::time::Time;
+use crate::types::limits::{FLUSH_LIMIT, LOG_IN_FLIGHT_BYTES_MAX};
+use crate::types::time::{Time, Wait};
 use crate::types::zxid::Zxid;
 
 /// Alignment of offsets, lengths and buffers.
@@ -218,6 +218,8 @@ pub struct Log<B> {
     no_space: NoSpace,
     /// When to try again on a full disk.
     retry_at: Option<Time>,
+    /// The oldest write that is under way, or has no name yet, and how long it has been.
+    slowest: Option<(WriteId, Wait)>,
     stopping: bool,
     stopped: bool,
 }
@@ -245,6 +247,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
             roll_wanted: false,
             no_space: NoSpace::default(),
             retry_at: None,
+            slowest: None,
             stopping: false,
             stopped: false,
         };
@@ -331,7 +334,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
     }
 
     pub fn deadline(&self) -> Option<Time> {
-        self.retry_at
+        let slowest = self.slowest.map(|(_, wait)| wait.deadline());
+        [self.retry_at, slowest].into_iter().flatten().min()
     }
 
     pub fn step(&mut self, now: Time, input: Input<B>, out: &mut Vec<Output<B>>) {
@@ -358,6 +362,26 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
             self.extend(out);
         }
         self.start_writes(out);
+        self.watch_writes(now, out);
+    }
+
+    /// A write that never ends is as bad as one that fails, and says less.
+    fn watch_writes(&mut self, now: Time, out: &mut Vec<Output<B>>) {
+        let oldest = self.in_flight.front().map(|write| write.write);
+        self.slowest = oldest.map(|id| match self.slowest {
+            Some((known, wait)) if known == id => (id, wait),
+            _ => (id, Wait::since(now)),
+        });
+        if let Some((_, wait)) = &mut self.slowest
+            && wait.has_reached(FLUSH_LIMIT, now)
+        {
+            let what = format!(
+                "a durable write of the log has not ended within {} s: nothing of it was acknowledged. Look at the disk, then \
+                 start anew",
+                FLUSH_LIMIT.as_secs()
+            );
+            out.push(Output::Fatal { what });
+        }
     }
 
     fn on_prepared(&mut self, file: FileId, zeroed_upto: u64, out: &mut Vec<Output<B>>) {

@@ -53,7 +53,8 @@ pub const KEPT_BUFFER_BYTES: usize = 64 << 10;
 /// damage is a torn tail and beyond which it is rot.
 pub const LOG_IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 
-/// A durable write that takes longer stops the process: whoever waits for it has long gone elsewhere.
+/// A durable write that takes longer, while this process runs, stops it: whoever waits for the write has long gone
+/// elsewhere.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 
 /// Txns that recovery, reclaiming or a scan may handle before it lets other work on its core go first.
@@ -63,7 +64,7 @@ pub const SLICE_TXNS: usize = 1024;
 /// tenth of a millisecond.
 pub const RECLAIMED_PER_TURN: usize = 4096;
 
-/// A shard that has not adopted a publication for so long is a dead thread: the process stops.
+/// A shard that has not adopted a publication for so long, while this process runs, is a dead thread: the process stops.
 pub const SHARD_STALL_LIMIT: Duration = Duration::from_secs(30);
 
 const _: () = assert!(UNSENT_BYTES_PAUSE < UNSENT_BYTES_MAX);

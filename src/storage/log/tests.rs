@@ -26,6 +26,8 @@ struct Bench {
     writes: Vec<(WriteId, FileId, u64, usize, Buffer)>,
     flushed: Zxid,
     space: bool,
+    /// What has to stop the process.
+    fatal: Vec<String>,
 }
 
 fn config() -> LogConfig {
@@ -47,6 +49,7 @@ impl Bench {
             writes: Vec::new(),
             flushed: Zxid::ZERO,
             space: true,
+            fatal: Vec::new(),
         };
         bench.carry_out();
         bench
@@ -102,8 +105,15 @@ impl Bench {
                 Output::Finish { file, used } => self.files.get_mut(&file).unwrap().truncate(used as usize),
                 Output::Discard { file } => drop(self.files.remove(&file)),
                 Output::Full(_) | Output::Stopped => {}
-                Output::Fatal { what } => panic!("{what}"),
+                Output::Fatal { what } => self.fatal.push(what),
             }
+        }
+    }
+
+    /// Wakes the machine when it wants to be, until then.
+    fn wait_until(&mut self, end: Time) {
+        while let Some(at) = self.log.deadline().filter(|at| *at <= end) {
+            self.step_at(at, Input::Timeout);
         }
     }
 
@@ -323,6 +333,7 @@ proptest! {
         bench.settle();
         prop_assert_eq!(bench.trace.last().map(String::as_str), Some("stopped"));
         prop_assert_eq!(bench.durable(), (1..=zxid).collect::<Vec<_>>());
+        prop_assert!(bench.fatal.is_empty());
     }
 }
 
@@ -340,4 +351,46 @@ fn there_is_room_where_the_disk_has_space_already_and_on_a_full_disk_for_what_mu
     bench.settle();
     assert!(!bench.log.accepts_writes());
     assert!(bench.log.has_room(8 << 10));
+}
+
+#[test]
+fn a_write_that_does_not_end_within_its_limit_stops_the_process() {
+    let mut bench = Bench::new(config());
+    bench.settle();
+    bench.append(1, 10);
+    bench.step(Input::Submit);
+    bench.wait_until(Time(0) + FLUSH_LIMIT - Duration::from_secs(1));
+    assert!(bench.fatal.is_empty(), "{:?}", bench.fatal);
+    bench.wait_until(Time(0) + FLUSH_LIMIT);
+    assert!(bench.fatal[0].contains("has not ended within 60 s"), "{:?}", bench.fatal);
+}
+
+#[test]
+fn a_file_that_does_not_get_its_name_within_the_limit_of_a_write_stops_the_process() {
+    let mut bench = Bench::new(config());
+    bench.help(0);
+    bench.append(1, 10);
+    bench.step(Input::Submit);
+    bench.complete(0);
+    bench.wait_until(Time(0) + FLUSH_LIMIT);
+    assert_eq!((bench.flushed, bench.fatal.len()), (Zxid(0), 1));
+}
+
+#[test]
+fn a_slow_disk_that_goes_on_and_a_pause_of_the_process_are_no_reason_to_stop() {
+    let mut bench = Bench::new(config());
+    bench.settle();
+    for zxid in 1..=20 {
+        bench.append(zxid, 10);
+        let now = Time::from_ms(10_000 * zxid);
+        bench.step_at(now, Input::Submit);
+        bench.wait_until(now + Duration::from_secs(9));
+        bench.settle();
+    }
+    bench.append(21, 10);
+    bench.step_at(Time::from_ms(300_000), Input::Submit);
+    bench.step_at(Time::from_ms(900_000), Input::Timeout);
+    assert!(bench.fatal.is_empty(), "{:?}", bench.fatal);
+    bench.settle();
+    assert_eq!(bench.log.deadline(), None);
 }
