@@ -103,7 +103,6 @@ fn run(settings: &SnapshotWriterSettings, jobs: &Receiver<SnapshotJob>, mut done
 
 /// Writes one version down. Returns the size of the file in bytes.
 pub fn write(settings: &SnapshotWriterSettings, mut job: SnapshotJob) -> io::Result<u64> {
-    job.reader.hold();
     let reader = &mut job.reader;
     let acls = acls_in_use(reader);
     let sessions: Vec<_> = reader.sessions().map(|(id, timeout_ms)| (SessionId(id), timeout_ms)).collect();

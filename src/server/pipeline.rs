@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use super::reaper::Reaper;
 use super::reply::put_write_reply;
 use super::snapshots::{ContainerSettings, SnapshotSchedule, SnapshotSettings, random_fraction};
+use super::stalls::ShardStalls;
 use crate::shard::messages::{Ask, Batch, Forwarded, Tell, Told};
 use crate::shard::throttle::{Admission, ConnectionThrottle, ThrottleSettings};
 use crate::storage::log::{self, BLOCK_BYTES, Log, LogConfig};
@@ -153,6 +154,7 @@ pub struct ZabCore<B> {
     held: Option<HeldBatch>,
     /// Since when the log has had no room.
     no_room_since: Option<Time>,
+    stalls: ShardStalls,
     is_stopping: bool,
 }
 
@@ -198,6 +200,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             reclaim_at: None,
             held: None,
             no_room_since: None,
+            stalls: ShardStalls::default(),
             is_stopping: false,
         };
         core.start_snapshot(out);
@@ -237,6 +240,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
                 self.go_on(now, out);
             }
         }
+        if self.stalls.is_stuck(now.time, self.tree.published(), || self.tree.adopted_by_all()) {
+            let seconds = limits::SHARD_STALL_LIMIT.as_secs();
+            let what =
+                format!("a shard has not moved for {seconds} s although there is something to follow: it is dead");
+            out.push(Output::Fatal { what });
+        }
     }
 
     /// Whether a batch may come. While the log has no room their queues fill and the shards stop reading; the log's own
@@ -255,7 +264,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             true => [self.leases.next_deadline(), Some(self.reaper.deadline())],
             false => [None, None],
         };
-        logged.into_iter().chain([self.log.deadline(), self.reclaim_at]).flatten().min()
+        let others = [self.log.deadline(), self.reclaim_at, self.stalls.deadline()];
+        logged.into_iter().chain(others).flatten().min()
     }
 
     fn on_batch(&mut self, now: Now, shard: ShardId, batch: Batch, out: &mut Vec<Output<B>>) {
@@ -579,7 +589,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     fn start_snapshot(&mut self, out: &mut Vec<Output<B>>) {
         self.snapshots.on_started();
         let digest = self.tree.settings().digest_enabled.then_some(self.committed_digest);
-        let reader = self.tree.reader().expect("one reader per shard and one snapshot at a time");
+        let mut reader = self.tree.reader().expect("one reader per shard and one snapshot at a time");
+        reader.hold();
         out.push(Output::Snapshot(SnapshotJob { reader, zxid: self.tree.published(), digest }));
     }
 

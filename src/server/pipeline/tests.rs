@@ -25,6 +25,8 @@ struct Bench {
     /// Xids of the replies that were published.
     replies: Vec<i32>,
     time: Time,
+    /// What has to stop the process.
+    fatal: Vec<String>,
 }
 
 impl Bench {
@@ -63,7 +65,8 @@ impl Bench {
         let now = Now { time, wall: WallTime(1_700_000_000_000) };
         let tree = Tree::fresh(tree);
         let core = ZabCore::standalone(settings, tree, publisher, vec![vec![0; 1 << 20]], now, &mut out);
-        let mut bench = Bench { core, cursor, out, asked: Vec::new(), spent: 0, replies: Vec::new(), time };
+        let mut bench =
+            Bench { core, cursor, out, asked: Vec::new(), spent: 0, replies: Vec::new(), time, fatal: Vec::new() };
         bench.carry_out();
         bench
     }
@@ -112,7 +115,7 @@ impl Bench {
                 Output::Log(_) | Output::Tell(_) | Output::Snapshot(_) | Output::Stopped => {}
                 Output::Spent { .. } => self.spent += 1,
                 Output::Published => self.follow(),
-                Output::Fatal { what } => panic!("{what}"),
+                Output::Fatal { what } => self.fatal.push(what),
             }
         }
     }
@@ -126,6 +129,17 @@ impl Bench {
                 }
             }
         }
+    }
+
+    /// Wakes the machine when it wants to be, for so long.
+    fn wait(&mut self, span: Duration) {
+        let end = self.time + span;
+        while let Some(at) = self.core.deadline().filter(|at| *at <= end) {
+            self.time = self.time.max(at);
+            self.step(Input::Timeout);
+            self.step(Input::EndOfTurn);
+        }
+        self.time = end;
     }
 
     /// The disk does what it was asked for, and what comes of that.
@@ -265,4 +279,35 @@ fn a_session_whose_list_of_ephemerals_is_too_long_for_the_log_expires() {
         bench.time = bench.time + Duration::from_secs(60);
         bench.step(Input::Timeout);
     });
+}
+
+#[test]
+fn a_shard_that_does_not_move_stops_the_process_and_one_that_sleeps_does_not() {
+    let mut bench = Bench::new();
+    let mut shard = bench.core.tree().reader().expect("a reader");
+    bench.settle();
+    bench.open_session();
+    shard.adopt_latest();
+    bench.wait(Duration::from_secs(3));
+    assert_eq!(bench.core.stalls.deadline(), None, "it has everything");
+    bench.open_session();
+    bench.wait(Duration::from_secs(2));
+    bench.settle();
+    bench.wait(limits::SHARD_STALL_LIMIT - Duration::from_secs(5));
+    assert!(bench.fatal.is_empty(), "{:?}", bench.fatal);
+    bench.wait(Duration::from_secs(10));
+    bench.settle();
+    assert!(bench.fatal.first().is_some_and(|what| what.contains("a shard has not moved")), "{:?}", bench.fatal);
+}
+
+#[test]
+fn a_snapshot_that_takes_long_is_no_shard_that_does_not_move() {
+    let mut bench = Bench::new();
+    let mut out = Vec::new();
+    bench.core.start_snapshot(&mut out);
+    bench.settle();
+    bench.open_session();
+    bench.wait(2 * limits::SHARD_STALL_LIMIT);
+    bench.settle();
+    assert!(matches!(out.as_slice(), [Output::Snapshot(_)]) && bench.fatal.is_empty(), "{:?}", bench.fatal);
 }
