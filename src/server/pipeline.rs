@@ -469,7 +469,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     /// Who is turned away hears nothing: its connection closes, and it tries again elsewhere or later.
     fn lets_in(&mut self, now: Now, origin: Origin, admission: Admission, out: &mut Vec<Output<B>>) -> bool {
-        let is_let_in = self.throttle.admit(now.time, admission, || random_fraction(&mut self.settings.seed));
+        // A session that is opened has to be closed as well, and both go into the log.
+        let has_space = admission != Admission::GlobalSession || self.log.accepts_sessions();
+        let is_let_in =
+            has_space && self.throttle.admit(now.time, admission, || random_fraction(&mut self.settings.seed));
         if !is_let_in {
             let tell = Tell::TurnedAway { connection: origin.connection };
             out.push(Output::Tell(Told { shard: origin.shard, tell }));

@@ -78,7 +78,7 @@ pub enum Tell {
     Renewed { connection: ConnectionId, session: SessionId, timeout_ms: i32, is_alive: bool },
     /// The session of this connection re-attached elsewhere.
     Detach { connection: ConnectionId },
-    /// More connect than may (`connection_throttle_tokens`).
+    /// More connect than may (`connection_throttle_tokens`), or a full disk has no room for another session.
     TurnedAway { connection: ConnectionId },
 }
 

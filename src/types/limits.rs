@@ -57,6 +57,13 @@ pub const LOG_IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 /// elsewhere.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 
+/// What a full disk has no room for is given up so long after the wish to stop. None of it was acknowledged.
+pub const STOP_ON_FULL_DISK_LIMIT: Duration = Duration::from_secs(5);
+
+/// A stop that takes longer, for whatever reason (a snapshot that is being written, a disk that hangs), is cut short:
+/// what was acknowledged is durable, and the rest is what recovery is for.
+pub const STOP_LIMIT: Duration = Duration::from_secs(90);
+
 /// Txns that recovery, reclaiming or a scan may handle before it lets other work on its core go first.
 pub const SLICE_TXNS: usize = 1024;
 
@@ -67,5 +74,7 @@ pub const RECLAIMED_PER_TURN: usize = 4096;
 /// A shard that has not adopted a publication for so long, while this process runs, is a dead thread: the process stops.
 pub const SHARD_STALL_LIMIT: Duration = Duration::from_secs(30);
 
+const _: () = assert!(STOP_ON_FULL_DISK_LIMIT.as_secs() < FLUSH_LIMIT.as_secs());
+const _: () = assert!(FLUSH_LIMIT.as_secs() < STOP_LIMIT.as_secs());
 const _: () = assert!(UNSENT_BYTES_PAUSE < UNSENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= LOG_IN_FLIGHT_BYTES_MAX);

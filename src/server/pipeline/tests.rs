@@ -311,3 +311,18 @@ fn a_snapshot_that_takes_long_is_no_shard_that_does_not_move() {
     bench.settle();
     assert!(matches!(out.as_slice(), [Output::Snapshot(_)]) && bench.fatal.is_empty(), "{:?}", bench.fatal);
 }
+
+#[test]
+fn a_disk_that_is_full_from_the_start_opens_no_sessions() {
+    let mut bench = Bench::new();
+    let prepared = bench.asked.remove(0);
+    let log::Input::Prepared { file, .. } = prepared else { panic!("{prepared}") };
+    bench.step(Input::Log(log::Input::NoSpace { file }));
+    let open = Ask::OpenSession { connection: ConnectionId(1), timeout_ms: 4_000 };
+    let mut out = Vec::new();
+    let input = Input::Batch { shard: ShardId(0), batch: Batch { asks: vec![open], ..Batch::default() } };
+    bench.core.step(Now { time: bench.time, wall: WallTime(0) }, input, &mut out);
+    let turned_away = Told { shard: ShardId(0), tell: Tell::TurnedAway { connection: ConnectionId(1) } };
+    assert!(matches!(&out[..], [Output::Tell(told), Output::Spent { .. }] if *told == turned_away));
+    assert_eq!(bench.core.leases().len(), 0);
+}

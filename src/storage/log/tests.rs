@@ -394,3 +394,86 @@ fn a_slow_disk_that_goes_on_and_a_pause_of_the_process_are_no_reason_to_stop() {
     bench.settle();
     assert_eq!(bench.log.deadline(), None);
 }
+
+#[test]
+fn a_stop_on_a_full_disk_goes_without_what_has_no_room() {
+    let mut bench = Bench::new(config());
+    bench.settle();
+    bench.space = false;
+    for zxid in 1..=20 {
+        bench.append(zxid, 3000);
+        bench.step(Input::Submit);
+        bench.settle();
+    }
+    bench.step(Input::Stop);
+    for second in 1..STOP_ON_FULL_DISK_LIMIT.as_secs() {
+        bench.wait_until(Time::from_ms(1000 * second));
+        bench.settle();
+        assert_ne!(bench.trace.last().map(String::as_str), Some("stopped"), "there may be space soon");
+    }
+    bench.wait_until(Time(0) + 2 * STOP_ON_FULL_DISK_LIMIT);
+    bench.settle();
+    assert_eq!(bench.trace.last().map(String::as_str), Some("stopped"));
+    assert_eq!((bench.flushed, bench.durable()), (Zxid(5), vec![1, 2, 3, 4, 5]));
+}
+
+#[test]
+fn a_stop_on_a_full_disk_that_gets_space_in_time_loses_nothing() {
+    let mut bench = Bench::new(config());
+    bench.settle();
+    bench.space = false;
+    for zxid in 1..=20 {
+        bench.append(zxid, 3000);
+        bench.step(Input::Submit);
+        bench.settle();
+    }
+    bench.step(Input::Stop);
+    bench.space = true;
+    bench.wait_until(Time::from_ms(1500));
+    bench.settle();
+    assert_eq!(bench.trace.last().map(String::as_str), Some("stopped"));
+    assert_eq!(bench.durable(), (1..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_stop_of_a_log_that_never_got_a_file_ends() {
+    let mut bench = Bench::new(config());
+    bench.helper.clear();
+    bench.space = false;
+    bench.step(Input::NoSpace { file: FileId(0) });
+    bench.append(1, 10);
+    bench.step(Input::Stop);
+    bench.settle();
+    assert_ne!(bench.trace.last().map(String::as_str), Some("stopped"));
+    bench.wait_until(Time(0) + 2 * STOP_ON_FULL_DISK_LIMIT);
+    bench.settle();
+    assert_eq!(bench.trace.last().map(String::as_str), Some("stopped"));
+}
+
+#[test]
+fn on_a_full_disk_the_second_half_of_the_reserve_is_not_for_new_sessions() {
+    let mut bench = Bench::new(config());
+    bench.settle();
+    assert!(bench.log.accepts_sessions());
+    bench.space = false;
+    let mut zxid = 0;
+    let mut append = |bench: &mut Bench, bytes| {
+        zxid += 1;
+        bench.append(zxid, bytes);
+        bench.step(Input::Submit);
+        bench.settle();
+    };
+    while bench.log.accepts_writes() {
+        append(&mut bench, 3000);
+    }
+    let reserve = bench.log.reserve_bytes();
+    assert!(reserve > 4096 && bench.log.accepts_sessions());
+    while bench.log.accepts_sessions() {
+        append(&mut bench, 100);
+    }
+    assert!((reserve / 2 - 200..=reserve / 2).contains(&bench.log.reserve_bytes()), "{}", bench.log.reserve_bytes());
+    bench.space = true;
+    bench.step_at(bench.log.deadline().unwrap(), Input::Timeout);
+    bench.settle();
+    assert!(bench.log.accepts_sessions());
+}
