@@ -109,6 +109,7 @@ fn shard_settings() -> ShardSettings {
         access: AccessSettings::default(),
         large_request_bytes_max: usize::MAX,
         large_request_threshold: None,
+        request_throttle: None,
     }
 }
 

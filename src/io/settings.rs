@@ -13,7 +13,7 @@ use crate::server::snapshots::{ContainerSettings, SnapshotSettings};
 use crate::server::status::Settings as StatusSettings;
 use crate::shard::auth::AuthSettings;
 use crate::shard::machine::ShardSettings;
-use crate::shard::throttle::{ThrottleSettings, Weights};
+use crate::shard::throttle::{RequestThrottle, ThrottleSettings, Weights};
 use crate::storage::files::DataDirs;
 use crate::storage::log::{BLOCK_BYTES, LogConfig};
 use crate::tree::TreeSettings;
@@ -124,6 +124,7 @@ fn shard(config: &Config, access: AccessSettings, shards: usize) -> ShardSetting
         outstanding_max: (config.global_outstanding_limit as usize / shards).max(1),
         large_request_threshold: config.large_request_threshold_bytes.map(|bytes| bytes as usize),
         large_request_bytes_max: large_request_bytes_max(config, shards),
+        request_throttle: request_throttle(config, shards),
         sessionless_timeout: Duration::from_millis(u64::from(config.nio_sessionless_cnxn_timeout_ms)),
         touch_report_delay: leases::report_delay(tick(config)),
         extended_types: config.extended_types_enabled,
@@ -141,6 +142,15 @@ fn shard(config: &Config, access: AccessSettings, shards: usize) -> ShardSetting
 fn large_request_bytes_max(config: &Config, shards: usize) -> usize {
     let whole = config.large_request_max_bytes as usize;
     (whole / shards).max(whole.min(config.jute_maxbuffer_bytes))
+}
+
+fn request_throttle(config: &Config, shards: usize) -> Option<RequestThrottle> {
+    let (requests_max, op_wait) = (config.request_throttle_max_requests as usize, config.throttled_op_wait_time_ms);
+    (requests_max > 0).then(|| RequestThrottle {
+        requests_max: (requests_max / shards).max(1),
+        op_wait: (op_wait > 0).then(|| Duration::from_millis(u64::from(op_wait))),
+        drops_stale: config.request_throttle_drop_stale && config.request_stale_latency_check,
+    })
 }
 
 fn zab(config: &Config, seed: u64) -> ZabSettings {

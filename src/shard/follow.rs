@@ -4,7 +4,7 @@
 //! version or later; the reads of that session that stood behind the write are served exactly at its version.
 
 use super::auth::AuthIds;
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, Waiting};
 use super::machine::{Desk, Next, Output, Shard};
 use super::stats::{OpKind, Response};
 use super::watch::Fired;
@@ -64,11 +64,8 @@ impl Shard {
         desk.adopt(desk.followed);
         while connection.out.len() <= limits::UNSENT_BYTES_MAX
             && !connection.closes_when_sent
-            && let Some((payload, since)) = connection.take_read()
-        {
-            desk.serve_read(now, connection, since, &payload);
-            desk.large.end(payload.len());
-        }
+            && desk.serve_next(now, connection)
+        {}
         if connection.has_read_in_front() {
             self.forget(id);
             out.push(Output::Abort(id));
@@ -146,13 +143,21 @@ impl Shard {
 impl Desk {
     /// Serves the reads whose turn has come, until the client has enough to take; the rest follows when it has taken it.
     pub fn serve_waiting_reads(&mut self, now: Time, c: &mut Connection) {
-        while c.out.len() < limits::UNSENT_BYTES_PAUSE
-            && !c.closes_when_sent
-            && let Some((payload, since)) = c.take_read()
-        {
-            self.serve_read(now, c, since, &payload);
-            self.large.end(payload.len());
+        while c.out.len() < limits::UNSENT_BYTES_PAUSE && !c.closes_when_sent && self.serve_next(now, c) {}
+    }
+
+    /// Answers the next in a connection's line, unless that is a write. Returns whether it did.
+    fn serve_next(&mut self, now: Time, c: &mut Connection) -> bool {
+        match c.take_read() {
+            Some(Waiting::Read { payload, since }) => {
+                self.serve_read(now, c, since, &payload);
+                self.large.end(payload.len());
+            }
+            Some(Waiting::Throttled { op, xid, since }) => self.refuse_throttled(now, c, op, xid, since),
+            Some(Waiting::Write { .. }) | None => return false,
         }
+        self.waiting_reads -= 1;
+        true
     }
 
     /// Serves from this version on. Versions only rise.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::tree::effects::Effects;
-use crate::tree::publication::{PublishedTxn, Publisher};
+use crate::tree::publication::{Origin, PublishedTxn, Publisher};
 use crate::tree::{Tree, TreeSettings};
 use crate::types::acl::{Acl, AclList, perms};
 use crate::types::digest_algorithm::DigestAlgorithm;
@@ -27,6 +27,7 @@ fn settings() -> ShardSettings {
         outstanding_max: 1000,
         large_request_threshold: None,
         large_request_bytes_max: 0,
+        request_throttle: None,
         sessionless_timeout: Duration::from_secs(3600),
         touch_report_delay: Duration::from_millis(REPORT_MS),
         extended_types: false,
@@ -60,10 +61,14 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
+        Bench::with(settings())
+    }
+
+    fn with(settings: ShardSettings) -> Bench {
         let tree = tree();
         let publisher = Publisher::default();
         let reader = tree.reader().expect("the first reader");
-        let shard = Shard::new(settings(), reader, publisher.cursor(), [1, 2, 3, 4]);
+        let shard = Shard::new(settings, reader, publisher.cursor(), [1, 2, 3, 4]);
         let mut bench = Bench { shard, tree, publisher };
         bench.connect(CONNECTION, SESSION, Ipv4Addr::LOCALHOST);
         bench
@@ -90,14 +95,31 @@ impl Bench {
 
     /// Somebody else creates a znode.
     fn create(&mut self, path: &str, acl: AclList) {
-        let header = TxnHeader { zxid: self.tree.head().next(), ..TxnHeader::default() };
+        self.publish(path, acl, None);
+    }
+
+    /// A client's own create is committed.
+    fn commit(&mut self, connection: ConnectionId, xid: i32) {
+        self.publish(&format!("/n{xid}"), AclList::Open, Some((connection, xid)));
+    }
+
+    fn publish(&mut self, path: &str, acl: AclList, asked: Option<(ConnectionId, i32)>) {
+        let zxid = self.tree.head().next();
+        let header = TxnHeader { zxid, ..TxnHeader::default() };
         let create = CreateTxn { path: path.into(), data: None, acl, ephemeral: false, parent_cversion: 1 };
         let mut effects = Effects::default();
         let mark = effects.begin();
         self.tree.apply(&header, &Txn::Create(create), &mut effects);
         let changes = effects.changes_since(mark);
-        effects.block.txns.push(PublishedTxn { zxid: header.zxid, changes, ..PublishedTxn::default() });
-        self.tree.publish(header.zxid);
+        let mut txn = PublishedTxn { zxid, changes, ..PublishedTxn::default() };
+        if let Some((connection, xid)) = asked {
+            let start = effects.block.bytes.len();
+            client::put_reply(&mut effects.block.bytes, xid, zxid.as_i64(), ErrorCode::Ok);
+            txn.reply = Span::new(start..effects.block.bytes.len());
+            txn.origin = Some(Origin { shard: ShardId(0), connection });
+        }
+        effects.block.txns.push(txn);
+        self.tree.publish(zxid);
         self.publisher.publish(effects.block);
     }
 
@@ -244,4 +266,128 @@ fn all_who_watch_get_the_same_event_but_for_those_who_may_not_read() {
         let expected = if connection == CONNECTION { children.clone() } else { [&created[..], &children].concat() };
         assert_eq!(bytes, expected, "{connection:?}");
     }
+}
+
+const OTHER: ConnectionId = ConnectionId(8);
+
+/// One request at a time, and two clients.
+fn throttled(op_wait_ms: Option<u64>) -> Bench {
+    let op_wait = op_wait_ms.map(Duration::from_millis);
+    let throttle = RequestThrottle { requests_max: 1, op_wait, drops_stale: true };
+    let mut bench = Bench::with(ShardSettings { request_throttle: Some(throttle), ..settings() });
+    bench.connect(OTHER, SessionId(SESSION.0 + 1), Ipv4Addr::LOCALHOST);
+    bench
+}
+
+/// Xids of the writes that a turn handed to the zab core; xids and errors of the replies that it sent, and to whom.
+fn turn(bench: &mut Bench, ms: u64) -> (Vec<i32>, Vec<(ConnectionId, i32, i32)>) {
+    let (mut asked, mut replies) = (Vec::new(), Vec::new());
+    let out = bench.step(ms, Input::EndOfTurn);
+    for output in &out {
+        match output {
+            Output::Ask(batch) => asked.extend(batch.asks.iter().filter_map(|ask| match ask {
+                Ask::Write(write) => Some(write.xid),
+                _ => None,
+            })),
+            Output::Send { connection, bytes } => {
+                let mut bytes = bytes.as_slice();
+                while let Frame::Whole(payload) = split_frame(bytes, limits::FRAME_BYTES_MAX) {
+                    let header = client_encode::ReplyHeader::decode(payload).expect("a reply");
+                    replies.push((*connection, header.xid, header.err));
+                    bytes = &bytes[4 + payload.len()..];
+                }
+            }
+            _ => {}
+        }
+    }
+    bench.take(ms, out);
+    (asked, replies)
+}
+
+fn creates(xids: std::ops::Range<i32>) -> Vec<u8> {
+    let mut frames = Vec::new();
+    xids.for_each(|xid| client_encode::create(&mut frames, xid, &format!("/n{xid}"), b"", 0));
+    frames
+}
+
+#[test]
+fn beyond_the_request_throttle_requests_wait_in_the_order_in_which_they_came() {
+    let mut bench = throttled(None);
+    bench.step(1, Input::Received { connection: CONNECTION, bytes: &creates(1..4) });
+    bench.step(1, Input::Received { connection: OTHER, bytes: &creates(11..13) });
+    assert_eq!(turn(&mut bench, 1), (vec![1], vec![]));
+    let mut order = vec![];
+    let mut in_process = (CONNECTION, 1);
+    for ms in 2..6 {
+        bench.commit(in_process.0, in_process.1);
+        bench.step(ms, Input::Published);
+        let (asked, replies) = turn(&mut bench, ms);
+        assert_eq!(replies, [(in_process.0, in_process.1, 0)]);
+        let [xid] = asked[..] else { panic!("one at a time: {asked:?}") };
+        order.push(xid);
+        in_process = (if xid > 10 { OTHER } else { CONNECTION }, xid);
+    }
+    assert_eq!(order, [2, 11, 3, 12], "whoever was served goes behind the other");
+    bench.commit(OTHER, 12);
+    bench.step(6, Input::Published);
+    assert_eq!(turn(&mut bench, 6), (vec![], vec![(OTHER, 12, 0)]));
+    assert_eq!(bench.shard.desk.stats.request_throttle_wait_count, 2);
+}
+
+#[test]
+fn c_179_what_waited_too_long_is_refused_in_order_and_not_executed() {
+    let mut bench = throttled(Some(100));
+    bench.step(0, Input::Received { connection: CONNECTION, bytes: &creates(1..2) });
+    turn(&mut bench, 0);
+    let mut frames = creates(11..12);
+    client_encode::read(&mut frames, 12, OpCode::GetData, "/zookeeper", false);
+    client_encode::ping(&mut frames);
+    frames.extend_from_slice(&creates(13..14));
+    client_encode::close_session(&mut frames, 14);
+    bench.step(0, Input::Received { connection: OTHER, bytes: &frames });
+    assert_eq!(turn(&mut bench, 0), (vec![], vec![]), "they wait");
+    bench.commit(CONNECTION, 1);
+    bench.step(101, Input::Published);
+    let (asked, replies) = turn(&mut bench, 101);
+    let throttled = ErrorCode::ThrottledOp.code();
+    let expected =
+        [(CONNECTION, 1, 0), (OTHER, 11, throttled), (OTHER, 12, throttled), (OTHER, -2, 0), (OTHER, 13, throttled)];
+    assert_eq!(replies, expected);
+    assert_eq!(asked, [14], "the session ends all the same");
+    assert_eq!(bench.shard.desk.stats.throttled_ops, 3);
+}
+
+#[test]
+fn a_refusal_of_the_throttle_waits_for_the_writes_before_it() {
+    let mut bench = throttled(Some(100));
+    bench.shard.desk.settings.request_throttle.as_mut().expect("set").requests_max = 2;
+    bench.step(0, Input::Received { connection: OTHER, bytes: &creates(11..13) });
+    bench.step(0, Input::Received { connection: CONNECTION, bytes: &creates(1..2) });
+    assert_eq!(turn(&mut bench, 0).0, [11, 12]);
+    bench.commit(OTHER, 11);
+    bench.step(50, Input::Published);
+    assert_eq!(turn(&mut bench, 50).0, [1], "in time");
+    bench.step(51, Input::Received { connection: CONNECTION, bytes: &creates(2..3) });
+    turn(&mut bench, 51);
+    bench.commit(OTHER, 12);
+    bench.step(200, Input::Published);
+    assert_eq!(turn(&mut bench, 200), (vec![], vec![(OTHER, 12, 0)]), "the refusal of 2 stands behind 1");
+    bench.commit(CONNECTION, 1);
+    bench.step(201, Input::Published);
+    let throttled = ErrorCode::ThrottledOp.code();
+    assert_eq!(turn(&mut bench, 201), (vec![], vec![(CONNECTION, 1, 0), (CONNECTION, 2, throttled)]));
+    assert_eq!(bench.shard.desk.waiting_reads, 0);
+}
+
+#[test]
+fn what_waited_longer_than_its_session_may_be_silent_closes_the_connection() {
+    let mut bench = throttled(None);
+    bench.step(0, Input::Received { connection: CONNECTION, bytes: &creates(1..2) });
+    bench.step(0, Input::Received { connection: OTHER, bytes: &creates(11..12) });
+    turn(&mut bench, 0);
+    bench.commit(CONNECTION, 1);
+    bench.step(TIMEOUT_MS + 1, Input::Published);
+    let out = bench.step(TIMEOUT_MS + 1, Input::EndOfTurn);
+    assert!(out.iter().any(|output| matches!(output, Output::Close(OTHER))), "{out:?}");
+    assert_eq!(bench.shard.desk.stats.stale_requests_dropped, 1);
 }
