@@ -68,6 +68,12 @@ pub enum Input<'a> {
     },
     /// The role is over, and `Look` follows as soon as writes have landed. Till then nobody is answered.
     Left,
+    /// The last leader has handed over to `leader`, who has all that it had: no votes are needed. As `Look` otherwise.
+    Appointed {
+        leader: ServerId,
+        zxid: Zxid,
+        epoch: u32,
+    },
     /// The payload of a notification.
     Received {
         from: ServerId,
@@ -248,6 +254,7 @@ impl Election {
     pub fn step(&mut self, now: Time, input: Input<'_>, out: &mut Vec<Output>) {
         match input {
             Input::Look { zxid, epoch } => self.on_look(now, Candidate { zxid, epoch }, out),
+            Input::Appointed { leader, zxid, epoch } => self.on_appointed(now, leader, zxid, epoch, out),
             Input::Left => self.state = State::Between,
             Input::Received { from, payload } => self.on_received(now, from, payload, out),
             Input::LinkUp { peer } => self.on_link_up(now, peer),
@@ -520,6 +527,15 @@ impl Election {
         out.push(Output::Elected(elected));
     }
 
+    /// As if all voters had agreed: whoever comes late finds servers with the same leader.
+    fn on_appointed(&mut self, now: Time, leader: ServerId, zxid: Zxid, epoch: u32, out: &mut Vec<Output>) {
+        assert!(!self.is_looking(), "one election at a time");
+        self.round = self.round.saturating_add(1);
+        let vote = Vote { leader, zxid: zxid.as_i64(), round: self.round, peer_epoch: epoch.into() };
+        let supporters = self.ensemble.quorum().voters().collect();
+        self.settle(now, vote, supporters, out);
+    }
+
     fn on_joined(&mut self, epoch: u32) {
         if let State::Settled(elected) = &mut self.state {
             elected.vote.peer_epoch = epoch.into();
@@ -612,6 +628,7 @@ impl fmt::Display for Input<'_> {
         match self {
             Input::Look { zxid: Some(zxid), epoch } => write!(f, "Look zxid {zxid} epoch {epoch}"),
             Input::Look { zxid: None, epoch } => write!(f, "Look zxid untrusted epoch {epoch}"),
+            Input::Appointed { leader, zxid, epoch } => write!(f, "Appointed {leader} zxid {zxid} epoch {epoch}"),
             Input::Left => f.write_str("Left"),
             Input::Received { from, payload } => write!(f, "FLEReceiveNotmsg from {from}: {}", Payload(payload)),
             Input::LinkUp { peer } => write!(f, "LinkUp {peer}"),

@@ -31,6 +31,12 @@ pub enum Input<'a> {
         zxid: Option<Zxid>,
         epoch: u32,
     },
+    /// As `election::Input::Appointed`.
+    Appointed {
+        leader: ServerId,
+        zxid: Zxid,
+        epoch: u32,
+    },
     /// As `election::Input::Left`.
     Left,
     /// As `election::Input::Joined`.
@@ -81,6 +87,9 @@ impl ElectionPort {
         match input {
             Input::Socket(input) => self.step_links(now, election_links::Input::Socket(input)),
             Input::Look { zxid, epoch } => self.step_election(now, election::Input::Look { zxid, epoch }),
+            Input::Appointed { leader, zxid, epoch } => {
+                self.step_election(now, election::Input::Appointed { leader, zxid, epoch });
+            }
             Input::Left => self.step_election(now, election::Input::Left),
             Input::Joined { epoch } => self.step_election(now, election::Input::Joined { epoch }),
             Input::Timeout => {
