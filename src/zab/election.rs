@@ -529,7 +529,7 @@ impl Election {
 
     /// As if all voters had agreed: whoever comes late finds servers with the same leader.
     fn on_appointed(&mut self, now: Time, leader: ServerId, zxid: Zxid, epoch: u32, out: &mut Vec<Output>) {
-        assert!(!matches!(self.state, State::Looking(_) | State::Held { .. }), "we are looking already");
+        assert!(!self.is_looking(), "one election at a time");
         self.round = self.round.saturating_add(1);
         let vote = Vote { leader, zxid: zxid.as_i64(), round: self.round, peer_epoch: epoch.into() };
         let supporters = self.ensemble.quorum().voters().collect();
