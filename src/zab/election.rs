@@ -396,14 +396,12 @@ impl Election {
         }
         let State::Settled(elected) = &self.state else { return };
         let (role, vote) = (elected.role, elected.vote);
-        let has_left = match role {
+        let is_ours = match role {
             RoleName::Leading => elected.supporters.contains(&from),
-            // A late copy of the vote by which it was elected is no news.
-            RoleName::Following | RoleName::Observing | RoleName::Looking => {
-                from == vote.leader && (heard.leader != from || heard.round > vote.round)
-            }
+            RoleName::Following | RoleName::Observing | RoleName::Looking => from == vote.leader,
         };
-        if has_left {
+        // A late copy of the vote that made this election is no news.
+        if is_ours && (heard.leader != vote.leader || heard.round > vote.round) {
             out.push(Output::LookingAgain { voter: from });
         }
         self.send(now, from, peer_state(role), &vote, out);

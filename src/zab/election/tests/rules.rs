@@ -302,7 +302,9 @@ fn a_leader_hears_that_a_voter_of_its_own_looks_again() {
     assert_eq!(two.wait()[1], "Elected 2, Leading: 2 zxid 0x5 epoch 1 round 1 by 1 2");
     let answer = |id| format!("Notmsg to {id}: LEADING 2 zxid 0x5 epoch 1 round 1");
     assert_eq!(two.hear(3, Looking, vote(3, 5, 1, 1)), [answer(3)]);
+    assert_eq!(two.hear(1, Looking, vote(2, 5, 1, 1)), [answer(1)]);
     assert_eq!(two.hear(1, Looking, vote(1, 5, 2, 1)), ["LookingAgain 1".to_owned(), answer(1)]);
+    assert_eq!(two.hear(1, Looking, vote(3, 5, 1, 1)), ["LookingAgain 1".to_owned(), answer(1)]);
 }
 
 #[test]
