@@ -269,7 +269,7 @@ impl ZabDriver {
         }
     }
 
-    fn step(&mut self, now: Now, input: Input<LogBuffer>, ring: &mut Ring) {
+    fn step(&mut self, now: Now, input: Input<'_, LogBuffer>, ring: &mut Ring) {
         self.zab.step(now, input, &mut self.out);
         self.carry_out(ring);
     }
@@ -287,6 +287,7 @@ impl ZabDriver {
                     }
                 }
                 Output::Tell(told) => self.tell(told.shard, ToShard::Tell(told.tell)),
+                Output::Store { shard, store } => self.tell(shard, ToShard::Store(store)),
                 Output::Published => self.process.ring_shards(),
                 Output::Spent { shard, batch } => self.tell(shard, ToShard::Spent(batch)),
                 Output::Snapshot(job) => self.snapshots.write(job),
@@ -296,6 +297,14 @@ impl ZabDriver {
                         self.tell(ShardId(shard as u16), ToShard::Stop);
                     }
                 }
+                Output::Socket(_)
+                | Output::StoreEpochs(_)
+                | Output::ReadLog { .. }
+                | Output::ReadSnapshot { .. }
+                | Output::ReadOn { .. }
+                | Output::CancelRead { .. }
+                | Output::Truncate(_)
+                | Output::Install(_) => self.fatal = Some("a server that stands alone has no peers".to_owned()),
                 Output::Fatal { what } => self.fatal = Some(what),
             }
         }

@@ -3,11 +3,20 @@
 //! Owner: the zab core; the shards' machines stand in `shard/`, and what cores count is merged from plain values.
 //! Start at `pipeline.rs`, then `status.rs`.
 
+#[cfg(test)]
+mod bench;
+pub mod errands;
+pub mod install;
+pub mod leading;
+pub mod learning;
+pub mod pending;
 pub mod pipeline;
+pub mod publishing;
 pub mod reaper;
 pub mod recovery;
 pub mod reply;
 pub mod report;
 pub mod snapshots;
+pub mod stalls;
 pub mod stats;
 pub mod status;

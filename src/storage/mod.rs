@@ -12,4 +12,5 @@ mod read_ahead;
 pub mod recovery;
 pub mod snapshot;
 pub mod snapshot_file;
+pub mod snapshot_stream;
 mod window;

@@ -39,6 +39,10 @@ pub trait Replay {
     fn warm(&mut self, _paths: &[&str]) {}
     /// A txn newer than the snapshot; may already be part of a fuzzy one. An error stops recovery.
     fn apply(&mut self, txn: DecodedTxn<'_>) -> std::result::Result<(), String>;
+    /// The bytes of every txn of the logs that are read, before it is applied, also of those that are part of the snapshot.
+    fn passed(&mut self, zxid: Zxid, payload: &[u8]) {
+        let _ = (zxid, payload);
+    }
 }
 
 /// Settings that recovery depends on.
@@ -441,6 +445,7 @@ fn replay_entry(
         return Err(RecoveryError::Gap { path: path.to_owned(), offset, last, found: zxid });
     }
     progress.seen = Some(zxid);
+    replay.passed(zxid, payload);
     if zxid <= progress.last {
         return Ok(());
     }

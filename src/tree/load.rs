@@ -121,13 +121,16 @@ impl Loading {
         if zxid > Zxid::ZERO {
             self.tree.begin(zxid);
         }
-        Loaded { tree: self.tree, unresolved: self.unresolved, owners: self.owners, applied: 0 }
+        let (unresolved, owners) = (self.unresolved, self.owners);
+        Loaded { tree: self.tree, publish_upto: None, unresolved, owners, applied: 0 }
     }
 }
 
 /// A tree from a snapshot, to which the log's txns are applied.
 pub struct Loaded {
     pub tree: Tree,
+    /// Versions behind this one are not published: what shards have shown ends here. `None`: nobody was shown anything.
+    publish_upto: Option<Zxid>,
     unresolved: Vec<String>,
     owners: Owners,
     /// Txns since memory was last given back.
@@ -146,7 +149,8 @@ pub struct Repairs {
 impl Loaded {
     /// A tree without a history.
     pub fn fresh(settings: TreeSettings) -> Loaded {
-        Loaded { tree: Tree::fresh(settings), unresolved: Vec::new(), owners: Owners::default(), applied: 0 }
+        let tree = Tree::fresh(settings);
+        Loaded { tree, publish_upto: None, unresolved: Vec::new(), owners: Owners::default(), applied: 0 }
     }
 
     /// A txn of the log.
@@ -155,7 +159,9 @@ impl Loaded {
             self.owners.add(header.session.0);
         }
         // The newest version stays open: what `finish` puts right becomes part of it.
-        self.tree.publish(self.tree.head());
+        if self.publish_upto.is_none_or(|upto| self.tree.head() <= upto) {
+            self.tree.publish(self.tree.head());
+        }
         let mark = effects.begin();
         self.tree.apply(header, txn, effects);
         effects.take_back(mark);
@@ -163,6 +169,16 @@ impl Loaded {
         if self.applied.is_multiple_of(TXNS_PER_RECLAIM) {
             self.tree.reclaim(RECLAIMED_AT_ONCE);
         }
+    }
+
+    /// Keeps every version behind this one unpublished, so that it can be followed txn by txn.
+    pub fn publish_upto(&mut self, zxid: Zxid) {
+        self.publish_upto = Some(zxid);
+    }
+
+    /// The tree of a snapshot that is a leader's, as it is: what looks odd in it is put right by txns that follow.
+    pub fn into_tree(self) -> Tree {
+        self.tree
     }
 
     /// An owner that is a TTL node's while `extendedTypesEnabled` is off: it would be taken for an ephemeral of nobody
