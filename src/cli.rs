@@ -20,6 +20,7 @@ use crate::io::run::{Server, ServerSettings, Started};
 use crate::io::settings::resolve;
 use crate::load;
 use crate::server::status::version_text;
+use crate::types::limits;
 
 #[derive(Parser)]
 #[command(name = "oxkeeper", version, about = "Apache ZooKeeper, built again: a drop-in server for Linux and NVMe.")]
@@ -134,6 +135,10 @@ fn serve(settings: ServerSettings) -> Result<(), Failure> {
         if let Some(signal) = signals.forever().next() {
             tracing::info!(signal, "stopping: what was accepted is finished first");
             process.stop();
+            std::thread::sleep(limits::STOP_LIMIT);
+            let seconds = limits::STOP_LIMIT.as_secs();
+            tracing::error!("the stop has taken {seconds} s: what is not finished now is left to the next start");
+            std::process::exit(1);
         }
     });
     server.join().map_err(fail)?;

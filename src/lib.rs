@@ -44,7 +44,8 @@
 //! # What holds
 //!
 //! - `committed ≤ head`; the head is the end of the log; what is published is committed.
-//! - An ack leaves only after `Flushed`. A durable write that fails is never tried again: the process stops.
+//! - An ack leaves only after `Flushed`. A durable write that fails is never tried again: the process stops. It also stops
+//!   when one does not end (`limits::FLUSH_LIMIT`), or when a shard does not move (`limits::SHARD_STALL_LIMIT`).
 //! - Zxids of one epoch have no gaps: what is refused is an error txn in its place.
 //! - A version, once published, never changes; a shard's version only rises; no client is told of a newer version than the
 //!   one that its next read is served from.

@@ -1,9 +1,11 @@
 //! How a server is set up: each rule of zoo.cfg, of system properties and of the command line, by its checklist id.
 
 use oxkeeper::config::{
-    Arguments, Config, ConfigError, ConfigFile, DigestAlgorithm, FourLetterWhitelist, HostPort, Mode, OtherFiles,
-    Parsed, Role, Start, SystemProperties, Warning,
+    Arguments, Config, ConfigError, ConfigFile, FourLetterWhitelist, HostPort, Mode, OtherFiles, Parsed, Role, Start,
+    SystemProperties, Warning,
 };
+use oxkeeper::shard::throttle::RequestThrottle;
+use oxkeeper::types::digest_algorithm::DigestAlgorithm;
 use oxkeeper::types::ids::ServerId;
 use proptest::prelude::*;
 use std::path::Path;
@@ -204,6 +206,19 @@ fn names_of_the_guide_that_do_nothing_point_to_those_that_work() {
     );
     let config = config("requestThrottleLimit=5\njute.maxbuffer=9");
     assert_eq!((config.request_throttle_max_requests, config.jute_maxbuffer_bytes), (0, 0xf_ffff));
+}
+
+// C-179
+#[test]
+fn the_request_throttle_is_off_unless_asked_for_and_then_obeyed() {
+    let throttle = |lines| oxkeeper::io::settings::resolve(&config(lines), 1).shard.request_throttle;
+    assert_eq!(throttle("throttled_op_wait_time=5"), None);
+    let lines = "request_throttle_max_requests=100\nthrottled_op_wait_time=5\nrequest_stale_latency_check=true\n\
+                 oxkeeper.shards=4";
+    let (requests_max, op_wait) = (25, Some(std::time::Duration::from_millis(5)));
+    assert_eq!(throttle(lines), Some(RequestThrottle { requests_max, op_wait, drops_stale: true }));
+    assert_eq!(warnings(lines, ""), "");
+    assert!(warnings("request_throttle_stall_time=5", "").contains("looked at again"));
 }
 
 // S-074
@@ -443,6 +458,8 @@ fn the_super_user_is_read_and_never_printed() {
     assert_eq!(config.super_digest.as_ref().unwrap().0, "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
     assert_eq!(config.digest_alg, DigestAlgorithm::Sha3_256);
     assert!(!format!("{config:?}").contains("D/InIHSb7"));
+    let config = super_config("DigestAuthenticationProvider.digestAlg=sha-512/256");
+    assert_eq!(config.digest_alg, DigestAlgorithm::Sha512_256, "every hash that digest ids can be made with");
 }
 
 // S-093

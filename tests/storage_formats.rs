@@ -5,7 +5,6 @@ mod storage_model;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use oxkeeper::storage::compression::Compression;
 use oxkeeper::storage::epochs::EpochFile;
 use oxkeeper::storage::files::{self, DataDirs, DirError};
 use oxkeeper::storage::log_file::{EntryWriter, FILE_HEADER, LogReader, PAYLOAD_BYTES_MAX, Stop, Why};
@@ -15,6 +14,7 @@ use oxkeeper::storage::snapshot::{
 };
 use oxkeeper::storage::snapshot_file;
 use oxkeeper::types::acl::AclList;
+use oxkeeper::types::compression::Compression;
 use oxkeeper::types::ids::SessionId;
 use oxkeeper::types::zxid::Zxid;
 use oxkeeper::wire::txn::{self, TxnDigest};

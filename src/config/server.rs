@@ -1,6 +1,8 @@
 //! `Config`: every setting that a server obeys, typed, with defaults filled in and derived values resolved.
 
 use super::ensemble::{HostPort, Member, Membership, Role};
+use crate::types::compression::Compression;
+use crate::types::digest_algorithm::DigestAlgorithm;
 use crate::types::ids::ServerId;
 use std::fmt;
 use std::path::PathBuf;
@@ -20,48 +22,6 @@ pub struct Secret(pub String);
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
-    }
-}
-
-/// `snapshot.compression.method`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Compression {
-    #[default]
-    None,
-    Gzip,
-    Snappy,
-}
-
-/// `DigestAuthenticationProvider.digestAlg`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum DigestAlgorithm {
-    #[default]
-    Sha1,
-    Sha224,
-    Sha256,
-    Sha384,
-    Sha512,
-    Sha3_224,
-    Sha3_256,
-    Sha3_384,
-    Sha3_512,
-}
-
-impl DigestAlgorithm {
-    /// The JDK's names and their aliases, in any case.
-    pub fn parse(name: &str) -> Option<DigestAlgorithm> {
-        Some(match name.to_ascii_uppercase().as_str() {
-            "SHA1" | "SHA-1" | "SHA" => DigestAlgorithm::Sha1,
-            "SHA-224" | "SHA224" => DigestAlgorithm::Sha224,
-            "SHA-256" | "SHA256" => DigestAlgorithm::Sha256,
-            "SHA-384" | "SHA384" => DigestAlgorithm::Sha384,
-            "SHA-512" | "SHA512" => DigestAlgorithm::Sha512,
-            "SHA3-224" => DigestAlgorithm::Sha3_224,
-            "SHA3-256" => DigestAlgorithm::Sha3_256,
-            "SHA3-384" => DigestAlgorithm::Sha3_384,
-            "SHA3-512" => DigestAlgorithm::Sha3_512,
-            _ => return None,
-        })
     }
 }
 

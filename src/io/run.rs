@@ -227,8 +227,10 @@ fn recover_tree(settings: &ServerSettings) -> Result<Tree, ServerError> {
 }
 
 fn write_first_snapshot(settings: &ServerSettings, tree: &Tree) -> Result<(), ServerError> {
+    let mut reader = tree.reader().expect("nobody else reads yet");
+    reader.hold();
     let job = crate::server::pipeline::SnapshotJob {
-        reader: tree.reader().expect("nobody else reads yet"),
+        reader,
         zxid: tree.head(),
         digest: tree.settings().digest_enabled.then_some(tree.digest()),
     };

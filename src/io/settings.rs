@@ -11,10 +11,9 @@ use crate::ops::four_letter::Whitelist;
 use crate::server::pipeline::ZabSettings;
 use crate::server::snapshots::{ContainerSettings, SnapshotSettings};
 use crate::server::status::Settings as StatusSettings;
-use crate::shard::auth::{AuthSettings, DigestAlgorithm};
+use crate::shard::auth::AuthSettings;
 use crate::shard::machine::ShardSettings;
-use crate::shard::throttle::{ThrottleSettings, Weights};
-use crate::storage::compression::Compression;
+use crate::shard::throttle::{RequestThrottle, ThrottleSettings, Weights};
 use crate::storage::files::DataDirs;
 use crate::storage::log::{BLOCK_BYTES, LogConfig};
 use crate::tree::TreeSettings;
@@ -62,7 +61,7 @@ pub fn resolve(config: &Config, seed: u64) -> ServerSettings {
         zab: zab(config, seed),
         snapshots: SnapshotWriterSettings {
             dirs: dirs.clone(),
-            compression: compression(config.snapshot_compression),
+            compression: config.snapshot_compression,
             with_last_processed: config.serialize_last_processed_zxid,
             purge: config.autopurge_purge_interval_hours.map(|hours| {
                 (config.autopurge_snap_retain_count as usize, Duration::from_secs(3600 * u64::from(hours)))
@@ -125,11 +124,12 @@ fn shard(config: &Config, access: AccessSettings, shards: usize) -> ShardSetting
         outstanding_max: (config.global_outstanding_limit as usize / shards).max(1),
         large_request_threshold: config.large_request_threshold_bytes.map(|bytes| bytes as usize),
         large_request_bytes_max: large_request_bytes_max(config, shards),
+        request_throttle: request_throttle(config, shards),
         sessionless_timeout: Duration::from_millis(u64::from(config.nio_sessionless_cnxn_timeout_ms)),
         touch_report_delay: leases::report_delay(tick(config)),
         extended_types: config.extended_types_enabled,
         auth: AuthSettings {
-            digest_algorithm: digest_algorithm(config.digest_alg),
+            digest_algorithm: config.digest_alg,
             super_digest: config.super_digest.as_ref().map(|secret| secret.0.clone()),
             ensemble_names: (!config.ensemble_auth_names.is_empty()).then(|| config.ensemble_auth_names.clone()),
             enforced_schemes: (!config.enforce_auth_schemes.is_empty()).then(|| config.enforce_auth_schemes.clone()),
@@ -142,6 +142,15 @@ fn shard(config: &Config, access: AccessSettings, shards: usize) -> ShardSetting
 fn large_request_bytes_max(config: &Config, shards: usize) -> usize {
     let whole = config.large_request_max_bytes as usize;
     (whole / shards).max(whole.min(config.jute_maxbuffer_bytes))
+}
+
+fn request_throttle(config: &Config, shards: usize) -> Option<RequestThrottle> {
+    let (requests_max, op_wait) = (config.request_throttle_max_requests as usize, config.throttled_op_wait_time_ms);
+    (requests_max > 0).then(|| RequestThrottle {
+        requests_max: (requests_max / shards).max(1),
+        op_wait: (op_wait > 0).then(|| Duration::from_millis(u64::from(op_wait))),
+        drops_stale: config.request_throttle_drop_stale && config.request_stale_latency_check,
+    })
 }
 
 fn zab(config: &Config, seed: u64) -> ZabSettings {
@@ -191,28 +200,6 @@ fn connection_throttle(throttle: &config::ConnectionThrottle) -> ThrottleSetting
 
 fn tick(config: &Config) -> Duration {
     Duration::from_millis(u64::from(config.tick_time_ms))
-}
-
-fn compression(compression: config::Compression) -> Compression {
-    match compression {
-        config::Compression::None => Compression::None,
-        config::Compression::Gzip => Compression::Gzip,
-        config::Compression::Snappy => Compression::Snappy,
-    }
-}
-
-fn digest_algorithm(algorithm: config::DigestAlgorithm) -> DigestAlgorithm {
-    match algorithm {
-        config::DigestAlgorithm::Sha1 => DigestAlgorithm::Sha1,
-        config::DigestAlgorithm::Sha224 => DigestAlgorithm::Sha224,
-        config::DigestAlgorithm::Sha256 => DigestAlgorithm::Sha256,
-        config::DigestAlgorithm::Sha384 => DigestAlgorithm::Sha384,
-        config::DigestAlgorithm::Sha512 => DigestAlgorithm::Sha512,
-        config::DigestAlgorithm::Sha3_224 => DigestAlgorithm::Sha3_224,
-        config::DigestAlgorithm::Sha3_256 => DigestAlgorithm::Sha3_256,
-        config::DigestAlgorithm::Sha3_384 => DigestAlgorithm::Sha3_384,
-        config::DigestAlgorithm::Sha3_512 => DigestAlgorithm::Sha3_512,
-    }
 }
 
 fn status(config: &Config, dirs: &DataDirs) -> StatusSettings {

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::mesh::Outbox;
 use crate::server::pipeline::SnapshotJob;
-use crate::storage::compression::{Compression, Sink};
+use crate::storage::compression::Sink;
 use crate::storage::files::{self, DataDirs};
 use crate::storage::recovery::{RecoveryError, RecoveryOptions};
 use crate::storage::snapshot::{AclIds, SnapshotDigest, SnapshotEnd, SnapshotWriter};
 use crate::storage::snapshot_file;
 use crate::tree::store::Reader;
+use crate::types::compression::Compression;
 use crate::types::ids::SessionId;
 use crate::types::path;
 use crate::wire::txn::TxnDigest;
@@ -124,7 +125,6 @@ pub fn install(
 }
 
 fn fill(settings: &SnapshotWriterSettings, mut job: SnapshotJob, sink: Sink) -> io::Result<Sink> {
-    job.reader.hold();
     let reader = &mut job.reader;
     let acls = acls_in_use(reader);
     let sessions: Vec<_> = reader.sessions().map(|(id, timeout_ms)| (SessionId(id), timeout_ms)).collect();

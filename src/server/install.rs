@@ -148,7 +148,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             }
             Install::ClosingLog(Work::Replace { tree, zxid }) => {
                 let digest = tree.settings().digest_enabled.then(|| tree.digest());
-                let reader = tree.reader().expect("nobody reads it yet");
+                let mut reader = tree.reader().expect("nobody reads it yet");
+                reader.hold();
                 out.push(Output::Install(SnapshotJob { reader, zxid, digest }));
                 self.install = Install::Working(Work::Replace { tree, zxid });
             }
@@ -302,10 +303,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     /// A learner is sent the newest committed version. A leader's epoch counts as part of it: the learner's log may end with
     /// txns of an older one that nobody else has.
     pub(super) fn on_read_snapshot(&mut self, socket: SocketId, out: &mut Vec<Output<B>>) {
-        let Some(reader) = self.tree.reader() else {
+        let Some(mut reader) = self.tree.reader() else {
             tracing::error!(%socket, "too many readers: this learner has to ask again");
             return;
         };
+        reader.hold();
         let zxid = self.tree.published().max(self.epoch_start);
         out.push(Output::ReadSnapshot { socket, job: SnapshotJob { reader, zxid, digest: None } });
     }

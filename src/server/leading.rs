@@ -160,10 +160,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             self.tree.undo();
             self.effects.take_back(mark);
             let (tree, effects) = (&mut self.tree, &mut self.effects);
-            let refused = writer.append(&mut self.entry, |payload| {
-                tree.refuse(header, ErrorCode::MarshallingError, payload, effects);
+            let shorter = writer.append(&mut self.entry, |payload| match publishing.session {
+                // A session always ends: without the list, every version deletes what the session owns.
+                SessionChange::Closed(_) => {
+                    tree.process_internal(header, &Txn::CloseSession { paths: None }, payload, effects);
+                }
+                _ => tree.refuse(header, ErrorCode::MarshallingError, payload, effects),
             });
-            refused.expect("an error txn is a few bytes");
+            shorter.expect("either is a few bytes");
         }
         self.note_digest(header.zxid);
         self.log.append(header.zxid, &self.entry, &mut self.log_out);

@@ -22,6 +22,7 @@ use super::pending::Pending;
 use super::reaper::Reaper;
 use super::recovery::TruncateJob;
 use super::snapshots::{ContainerSettings, SnapshotSchedule, SnapshotSettings, random_fraction};
+use super::stalls::ShardStalls;
 use crate::shard::messages::{Ask, Batch, NewStore, Tell, Told};
 use crate::shard::throttle::{Admission, ConnectionThrottle, ThrottleSettings};
 use crate::storage::log::{self, BLOCK_BYTES, Log, LogConfig};
@@ -252,6 +253,7 @@ pub struct ZabCore<B> {
     pub(super) held: VecDeque<HeldBatch>,
     /// Since when the log has had no room.
     pub(super) no_room_since: Option<Time>,
+    pub(super) stalls: ShardStalls,
     pub(super) is_stopping: bool,
 }
 
@@ -346,6 +348,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             reclaim_at: None,
             held: VecDeque::new(),
             no_room_since: None,
+            stalls: ShardStalls::default(),
             is_stopping: false,
         }
     }
@@ -377,7 +380,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     pub fn step(&mut self, now: Now, input: Input<'_, B>, out: &mut Vec<Output<B>>) {
         match input {
-            Input::Batch { shard, batch } => return self.on_batch(now, shard, batch, out),
+            Input::Batch { shard, batch } => self.on_batch(now, shard, batch, out),
             Input::Log(input) => self.log.step(now.time, input, &mut self.log_out),
             Input::Socket(input) => self.step_zab(now, zab::Input::Socket(input), out),
             Input::EpochsStored(epochs) => self.step_zab(now, zab::Input::EpochsStored(epochs), out),
@@ -387,8 +390,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             }
             Input::Truncated { tree } => self.on_truncated(now, *tree, out),
             Input::Installed { bytes } => self.on_installed(now, bytes, out),
-            Input::EndOfTurn => return self.end_turn(now, out),
-            Input::SnapshotDone { bytes } => return self.snapshots.on_done(bytes),
+            Input::EndOfTurn => {
+                self.end_turn(now, out);
+                return self.look_at_shards(now, out);
+            }
+            Input::SnapshotDone { bytes } => self.snapshots.on_done(bytes),
             Input::Stalled(stall) => {
                 self.leases.push_out(stall);
                 self.step_zab(now, zab::Input::Stalled(stall), out);
@@ -398,6 +404,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         }
         self.carry_out(now, out);
         self.go_on(now, out);
+        self.look_at_shards(now, out);
+    }
+
+    /// What is published has to be followed.
+    fn look_at_shards(&mut self, now: Now, out: &mut Vec<Output<B>>) {
+        if self.stalls.is_stuck(now.time, self.tree.published(), || self.tree.adopted_by_all()) {
+            let seconds = limits::SHARD_STALL_LIMIT.as_secs();
+            let what =
+                format!("a shard has not moved for {seconds} s although there is something to follow: it is dead");
+            out.push(Output::Fatal { what });
+        }
     }
 
     /// Whether a batch may come. While the log has no room their queues fill and the shards stop reading; the log's own
@@ -432,7 +449,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             true => [self.leases.next_deadline(), Some(self.reaper.deadline())],
             false => [None, None],
         };
-        logged.into_iter().chain([self.log.deadline(), self.reclaim_at, self.zab.machine.deadline()]).flatten().min()
+        let others = [self.log.deadline(), self.reclaim_at, self.stalls.deadline(), self.zab.machine.deadline()];
+        logged.into_iter().chain(others).flatten().min()
     }
 
     fn on_batch(&mut self, now: Now, shard: ShardId, mut batch: Batch, out: &mut Vec<Output<B>>) {
@@ -586,7 +604,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     /// Who is turned away hears nothing: its connection closes, and it tries again elsewhere or later.
     fn lets_in(&mut self, now: Now, origin: Origin, admission: Admission, out: &mut Vec<Output<B>>) -> bool {
-        let is_let_in = self.throttle.admit(now.time, admission, || random_fraction(&mut self.settings.seed));
+        // A session that is opened has to be closed as well, and both go into the log.
+        let has_space = admission != Admission::GlobalSession || self.log.accepts_sessions();
+        let is_let_in =
+            has_space && self.throttle.admit(now.time, admission, || random_fraction(&mut self.settings.seed));
         if !is_let_in {
             let tell = Tell::TurnedAway { connection: origin.connection };
             out.push(Output::Tell(Told { shard: origin.shard, tell }));

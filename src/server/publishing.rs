@@ -134,7 +134,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     pub(super) fn start_snapshot(&mut self, out: &mut Vec<Output<B>>) {
         self.snapshots.on_started();
         let digest = self.tree.settings().digest_enabled.then_some(self.committed_digest);
-        let reader = self.tree.reader().expect("one reader per shard and one snapshot at a time");
+        let mut reader = self.tree.reader().expect("one reader per shard and one snapshot at a time");
+        reader.hold();
         out.push(Output::Snapshot(SnapshotJob { reader, zxid: self.tree.published(), digest }));
     }
 

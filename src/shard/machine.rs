@@ -17,7 +17,7 @@ use super::connection::{Connection, Frame, Phase, Waiting, split_frame};
 use super::freeze::Freeze;
 use super::messages::{Ask, Batch, Forwarded, NewStore, Tell};
 use super::stats::ShardStats;
-use super::throttle::LargeRequests;
+use super::throttle::{LargeRequests, RequestThrottle};
 use super::watch::{Fired, WatchTable};
 use crate::tree::access::AccessSettings;
 use crate::tree::publication::{Cursor, Span};
@@ -49,6 +49,8 @@ pub struct ShardSettings {
     pub large_request_threshold: Option<usize>,
     /// This shard's part of `largeRequestMaxBytes`.
     pub large_request_bytes_max: usize,
+    /// `None`: any number of requests may be in process.
+    pub request_throttle: Option<RequestThrottle>,
     /// `nio.sessionlessCnxnTimeout`.
     pub sessionless_timeout: Duration,
     /// How often the zab core hears who was heard from.
@@ -146,6 +148,8 @@ pub(super) struct Desk {
     pub cursor: Cursor,
     pub watches: WatchTable,
     pub fired: Fired,
+    /// The frame of the event at hand.
+    pub event: Vec<u8>,
     pub sessions: AHashMap<SessionId, ConnectionId>,
     batch: Batch,
     is_zab_full: bool,
@@ -155,10 +159,16 @@ pub(super) struct Desk {
     forwards_syncs: bool,
     /// Writes that were forwarded and not answered.
     pub outstanding: usize,
+    /// Reads that were taken in and wait for writes before them.
+    pub waiting_reads: usize,
     /// Large requests that were read and not answered.
     pub large: LargeRequests,
     dirty: Vec<ConnectionId>,
-    held: Vec<ConnectionId>,
+    pub held: Vec<ConnectionId>,
+    /// Those of the held ones that were served and are held again: they go behind the others.
+    held_again: Vec<ConnectionId>,
+    /// The held ones are being looked at.
+    pub is_looking_at_held: bool,
     /// Something was answered or adopted since the held ones were last looked at.
     pub is_moving: bool,
     /// The last txn whose events are out.
@@ -186,15 +196,19 @@ impl Shard {
             cursor,
             watches: WatchTable::new(seed),
             fired: Fired::default(),
+            event: Vec::new(),
             sessions: AHashMap::new(),
             batch: Batch::default(),
             is_zab_full: false,
             freeze: Freeze::default(),
             forwards_syncs: false,
             outstanding: 0,
+            waiting_reads: 0,
             large,
             dirty: Vec::new(),
             held: Vec::new(),
+            held_again: Vec::new(),
+            is_looking_at_held: false,
             is_moving: false,
             followed,
             touched: Vec::new(),
@@ -287,6 +301,7 @@ impl Shard {
         let desk = &mut self.desk;
         desk.watches.close(id);
         desk.outstanding -= connection.writes_outstanding();
+        desk.waiting_reads -= connection.outstanding() - connection.writes_outstanding();
         connection.waiting_lengths().for_each(|len| desk.large.end(len));
         desk.is_moving = true;
         if let Some(session) = connection.session()
@@ -373,24 +388,32 @@ impl Shard {
         }
     }
 
-    /// Serves what was kept of connections that had to wait, and reads their sockets again.
+    /// Serves what was kept of connections that had to wait, and reads their sockets again. Whoever is served and has to
+    /// wait again does so behind those who were not.
     fn look_at_held(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.desk.is_looking_at_held = true;
         // Whoever is held again goes into the list that comes next.
         let mut held = std::mem::replace(&mut self.desk.held, std::mem::take(&mut self.desk.spare_ids));
         for id in held.drain(..) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.is_paused = false;
-            let before = out.len();
+            let (before, kept) = (out.len(), connection.inbound.len());
             let next = self.desk.receive(now, connection, &[], out);
             if connection.is_paused {
                 // Held again: the socket was not told otherwise meanwhile.
                 out.truncate(before);
+                if connection.inbound.len() < kept {
+                    self.desk.held_again.extend(self.desk.held.pop());
+                }
             } else {
                 out.push(Output::Resume(id));
             }
             self.carry_out(id, next, out);
         }
         self.desk.spare_ids = held;
+        let desk = &mut self.desk;
+        desk.held.append(&mut desk.held_again);
+        desk.is_looking_at_held = false;
     }
 
     fn send_all(&mut self, now: Time, out: &mut Vec<Output>) {
@@ -479,7 +502,9 @@ impl Desk {
             c.consume_inbound(consumed);
             next
         };
-        if next == Next::Hold && !c.is_paused {
+        if next != Next::Hold {
+            c.throttled_since = None;
+        } else if !c.is_paused {
             c.is_paused = true;
             self.held.push(c.id);
             out.push(Output::Pause(c.id));
@@ -502,7 +527,7 @@ impl Desk {
                 let (consumed, next) = self.serve_frozen(now, c, &bytes[at..]);
                 return (at + consumed, next);
             }
-            if self.must_hold(c) {
+            if self.must_hold(c) || self.throttles(now, c) {
                 return (at, Next::Hold);
             }
             let payload = match split_frame(&bytes[at..], self.settings.payload_bytes_max) {
@@ -581,15 +606,19 @@ impl Desk {
             client::put_reply(&mut c.out, header.xid, 0, ErrorCode::SessionClosedRequireSaslAuth);
             return Next::CloseWhenSent;
         }
+        self.touch(now, c);
+        if let Some(next) = self.judge_throttled(now, c, op, header.xid) {
+            return next;
+        }
         if !self.large.begin(payload.len()) {
             return self.refuse_large(c);
         }
-        self.touch(now, c);
         if is_forwarded {
             c.wait(Waiting::Write { op, xid: header.xid, len: payload.len(), since: now });
             self.forward(c, session, header.xid, op, body.rest());
         } else if c.is_waiting() {
             c.wait(Waiting::Read { payload: payload.into(), since: now });
+            self.waiting_reads += 1;
         } else {
             self.serve_read(now, c, now, payload);
             self.large.end(payload.len());
@@ -680,3 +709,6 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

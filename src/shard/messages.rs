@@ -79,7 +79,7 @@ pub enum Tell {
     Renewed { connection: ConnectionId, session: SessionId, timeout_ms: i32, is_alive: bool },
     /// The session of this connection re-attached elsewhere.
     Detach { connection: ConnectionId },
-    /// More connect than may (`connection_throttle_tokens`).
+    /// More connect than may (`connection_throttle_tokens`), or a full disk has no room for another session.
     TurnedAway { connection: ConnectionId },
     /// What became of its request cannot be known, or its session is elsewhere: it closes without a word.
     Undecided { connection: ConnectionId },

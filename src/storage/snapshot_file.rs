@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::compression::{Compression, Sink, Source};
+use super::compression::{Sink, Source};
 use super::files::{self, TMP_PREFIX};
 use super::recovery::{self, RecoveryError, RecoveryOptions};
 use super::snapshot::{self, SnapshotReader};
+use crate::types::compression::Compression;
 use crate::types::zxid::Zxid;
 
 /// A snapshot whose content is durable, and which nobody will find before it has its name.

@@ -86,8 +86,16 @@ pub const HELD_BATCHES_MAX: usize = 256;
 pub const ZAB_WAITING_MAX: usize = 4096;
 pub const ZAB_WAITING_BYTES_MAX: usize = 16 << 20;
 
-/// A durable write that takes longer stops the process: whoever waits for it has long gone elsewhere.
+/// A durable write that takes longer, while this process runs, stops it: whoever waits for the write has long gone
+/// elsewhere.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a full disk has no room for is given up so long after the wish to stop. None of it was acknowledged.
+pub const STOP_ON_FULL_DISK_LIMIT: Duration = Duration::from_secs(5);
+
+/// A stop that takes longer, for whatever reason (a snapshot that is being written, a disk that hangs), is cut short:
+/// what was acknowledged is durable, and the rest is what recovery is for.
+pub const STOP_LIMIT: Duration = Duration::from_secs(90);
 
 /// Txns that recovery, reclaiming or a scan may handle before it lets other work on its core go first.
 pub const SLICE_TXNS: usize = 1024;
@@ -96,7 +104,7 @@ pub const SLICE_TXNS: usize = 1024;
 /// tenth of a millisecond.
 pub const RECLAIMED_PER_TURN: usize = 4096;
 
-/// A shard that has not adopted a publication for so long is a dead thread: the process stops.
+/// A shard that has not adopted a publication for so long, while this process runs, is a dead thread: the process stops.
 pub const SHARD_STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Payload of a frame on the election port, bytes (`QuorumCnxManager.PACKETMAXSIZE`). Longer: the connection closes.
@@ -151,5 +159,7 @@ pub const COUNTER_SPENT: u32 = 0xffff_0000;
 
 const _: () = assert!(COUNTER_WORN < COUNTER_SPENT);
 const _: () = assert!(LINK_UNSENT_BYTES < LINK_UNSENT_BYTES_MAX);
+const _: () = assert!(STOP_ON_FULL_DISK_LIMIT.as_secs() < FLUSH_LIMIT.as_secs());
+const _: () = assert!(FLUSH_LIMIT.as_secs() < STOP_LIMIT.as_secs());
 const _: () = assert!(UNSENT_BYTES_PAUSE < UNSENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= LOG_IN_FLIGHT_BYTES_MAX);
