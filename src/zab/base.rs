@@ -28,6 +28,8 @@ pub struct Base {
     pub epoch_floor: u32,
     /// The database is not to be trusted: it is empty, and nobody said that it may be.
     pub is_untrusted: bool,
+    /// The log cannot be cut where a leader wanted it: nothing but a whole tree helps.
+    pub wants_snapshot: bool,
     /// A load has failed behind its end: where the log ends now comes with `Settled`.
     pub is_end_unknown: bool,
     /// `Settled` comes so many times yet.
@@ -49,6 +51,7 @@ impl Base {
             storing: None,
             epoch_floor: 0,
             is_untrusted: false,
+            wants_snapshot: false,
             is_end_unknown: false,
             settling: 0,
             next_socket: 2,

@@ -60,7 +60,9 @@ enum State {
         scanner: Box<SnapshotScanner>,
     },
     /// The core cuts its log, or writes a tree down.
-    Installing,
+    Installing {
+        is_cut: bool,
+    },
     Syncing,
     /// NEWLEADER came; the history up to here is on its way to the disk.
     Hardening {
@@ -148,7 +150,7 @@ impl Learner {
             State::Connecting { .. } | State::Asking | State::Promising { .. } => Phase::Discovery,
             State::Promised
             | State::Loading { .. }
-            | State::Installing
+            | State::Installing { .. }
             | State::Syncing
             | State::Hardening { .. }
             | State::Joining
@@ -168,9 +170,10 @@ impl Learner {
             Input::EpochsStored(_) => self.on_epochs_stored(now, base),
             Input::Installed { last } => self.on_installed(now, last, base, out)?,
             Input::LoadFailed { what } => match self.state {
-                State::Loading { .. } | State::Installing => {
+                State::Loading { .. } | State::Installing { .. } => {
                     // The log is still the old one, wherever that ends.
                     base.is_end_unknown = true;
+                    base.wants_snapshot = matches!(self.state, State::Installing { is_cut: true });
                     return Err(Leave::Load(what));
                 }
                 _ => {}
@@ -279,10 +282,10 @@ impl Learner {
         loop {
             match &mut self.state {
                 // While a tree is installed the leader goes on sending: what was read already waits here.
-                State::Installing if stream.waiting() > limits::HELD_BYTES_MAX => {
+                State::Installing { .. } if stream.waiting() > limits::HELD_BYTES_MAX => {
                     return Err(Leave::Malformed("more than was asked for"));
                 }
-                State::Installing => return Ok(()),
+                State::Installing { .. } => return Ok(()),
                 State::Loading { zxid, scanner } => {
                     let mut bytes = stream.take_rest();
                     if bytes.is_empty() {
@@ -396,7 +399,7 @@ impl Learner {
             | State::Asking
             | State::Promised
             | State::Loading { .. }
-            | State::Installing
+            | State::Installing { .. }
             | State::Syncing
             | State::Hardening { .. }
             | State::Joined
@@ -408,8 +411,10 @@ impl Learner {
         assert_eq!(base.epochs.accepted, self.epoch, "the promise is durable");
         let last = base.history.last();
         assert_eq!(base.flushed, last, "ACKEPOCH names what is durable");
-        let last = if base.is_untrusted { NO_ZXID } else { last };
-        let current = if is_counted { base.epochs.current as i32 } else { -1 };
+        // Without a zxid there is no DIFF and no TRUNC, and no ack that counts.
+        let is_known = !base.is_untrusted && !base.wants_snapshot;
+        let last = if is_known { last } else { NO_ZXID };
+        let current = if is_counted && is_known { base.epochs.current as i32 } else { -1 };
         let extension = self.features.as_ref().map(Features::to_extension);
         put_packet_with(&mut self.out, PacketType::AckEpoch, last, |out| {
             put_number_and_extension(out, current, extension.as_ref());
@@ -425,7 +430,11 @@ impl Learner {
         self.state = State::Syncing;
     }
 
-    fn on_diff(&mut self, base: &Base) -> Result<(), Leave> {
+    fn on_diff(&mut self, base: &mut Base) -> Result<(), Leave> {
+        if base.wants_snapshot {
+            return Err(Leave::Malformed("a DIFF, where only a SNAP will do"));
+        }
+        base.is_untrusted = false;
         self.begin_sync(base.history.last(), false);
         Ok(())
     }
@@ -443,7 +452,7 @@ impl Learner {
             base.history.truncate(to);
             base.flushed = base.flushed.min(to);
             out.push(Output::Truncate { to });
-            self.install(out);
+            self.install(true, out);
         }
         Ok(())
     }
@@ -465,23 +474,23 @@ impl Learner {
         base.history.restart(zxid);
         base.flushed = base.flushed.min(zxid);
         self.begin_sync(zxid, true);
-        self.install(out);
+        self.install(false, out);
     }
 
-    fn install(&mut self, out: &mut Vec<Output>) {
-        self.state = State::Installing;
+    fn install(&mut self, is_cut: bool, out: &mut Vec<Output>) {
+        self.state = State::Installing { is_cut };
         out.push(Output::Socket(SocketOutput::Hold { socket: self.socket, is_held: true }));
     }
 
     fn on_installed(&mut self, now: Time, last: Zxid, base: &mut Base, out: &mut Vec<Output>) -> Result<(), Leave> {
-        if !matches!(self.state, State::Installing) {
+        if !matches!(self.state, State::Installing { .. }) {
             return Ok(());
         }
         if last != base.history.last() {
             return Err(Leave::Gap { last, next: base.history.last() });
         }
         base.flushed = last;
-        base.is_untrusted = false;
+        (base.is_untrusted, base.wants_snapshot) = (false, false);
         self.state = State::Syncing;
         out.push(Output::Socket(SocketOutput::Hold { socket: self.socket, is_held: false }));
         self.pulse.begin(now);
@@ -701,7 +710,7 @@ impl Learner {
         let settings = &base.settings;
         let heartbeats = self.features.as_ref().and_then(|features| features.heartbeats);
         Some(match (&self.state, heartbeats) {
-            (State::Installing, _) => return None,
+            (State::Installing { .. }, _) => return None,
             (State::Connecting { .. }, _) => self.until,
             // One of ours gives up after its own wait, and says so by closing the link.
             (State::Asking, _) if self.is_ours => self.pulse.heard() + settings.discovery_limit * 2,

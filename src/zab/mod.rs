@@ -128,8 +128,8 @@ pub enum Input<'a> {
     Installed {
         last: Zxid,
     },
-    /// Instead of `Installed`: no tree can be made of what was loaded. Tree and log are to be the old ones again before
-    /// the `Settled` that is asked for now.
+    /// Instead of `Installed`: no tree can be made of what was loaded, or none so old is at hand to cut the log. Tree and
+    /// log are to be the old ones again before the `Settled` that is asked for now.
     LoadFailed {
         what: String,
     },
