@@ -244,3 +244,6 @@ pub fn truncate(options: &RecoveryOptions, settings: &TreeSettings, job: Truncat
     }
     Ok(tree)
 }
+
+#[cfg(test)]
+mod tests;
