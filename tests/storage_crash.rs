@@ -532,6 +532,8 @@ fn a_leaders_snapshot_is_durable_before_the_log_behind_it_is_cut_and_named_after
     dir.check(3);
     let (recovered, _) = dir.recover().unwrap();
     assert!(matches!(recovered.state, RecoveredState::Loaded { snapshot: Some(file), .. } if file.zxid == Zxid(3)));
+    assert!(files::list_logs(&dir.dirs.logs()).unwrap().is_empty(), "what is written next does not follow it");
+    assert_eq!(files::list_snapshots(&dir.dirs.snapshots()).unwrap().len(), 1);
 }
 
 /// A write that the disk has not confirmed.

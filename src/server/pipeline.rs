@@ -394,7 +394,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
                 self.end_turn(now, out);
                 return self.look_at_shards(now, out);
             }
-            Input::SnapshotDone { bytes } => self.snapshots.on_done(bytes),
+            Input::SnapshotDone { bytes } => {
+                self.snapshots.on_done(bytes);
+                self.start_work(out);
+            }
             Input::Stalled(stall) => {
                 self.leases.push_out(stall);
                 self.step_zab(now, zab::Input::Stalled(stall), out);

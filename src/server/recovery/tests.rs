@@ -100,9 +100,9 @@ fn a_member_keeps_the_end_of_its_log_for_others() {
     let dir = Dir::new();
     let (tree, history) = dir.recover();
     assert_eq!((tree.head(), history.last()), (Zxid::new(2, 3), Zxid::new(2, 3)));
-    assert_eq!(history.before(), Zxid::new(1, 1), "what stands before the first txn is not known");
+    assert_eq!(history.before(), Zxid::ZERO);
     let kept: Vec<Zxid> = history.after(history.before()).map(|(zxid, _)| zxid).collect();
-    assert_eq!(kept, [zxids(1, 2..=5), zxids(2, 1..=3)].concat());
+    assert_eq!(kept, [zxids(1, 1..=5), zxids(2, 1..=3)].concat());
     assert_eq!(history.txn(Zxid::new(2, 1)), Some(payload(Zxid::new(2, 1)).as_slice()));
 }
 
@@ -117,6 +117,30 @@ fn a_history_goes_on_behind_a_snapshot_that_is_newer_than_the_log() {
     dir.put_snapshot(&tree);
     let (tree, history) = dir.recover();
     assert_eq!((tree.head(), history.last(), history.len()), (Zxid::new(4, 1), Zxid::new(4, 1), 0));
+}
+
+/// A leader's snapshot may have taken the place of txns that this log never held, and an epoch begins at 1 all the same.
+#[test]
+fn no_history_is_made_up_where_a_snapshot_stands_between() {
+    let dir = Dir::new();
+    let (mut tree, _) = dir.recover();
+    let mut effects = Effects::default();
+    let mut snapshot_at = |zxid: Zxid| {
+        effects.begin();
+        tree.apply(&TxnHeader { zxid, ..TxnHeader::default() }, &create(&format!("/s{zxid}")), &mut effects);
+        tree.publish(zxid);
+        dir.put_snapshot(&tree);
+    };
+    // Behind the newest snapshot every txn is this server's own.
+    snapshot_at(Zxid::new(2, 9));
+    dir.put_log(&zxids(3, 1..=2));
+    let (_, history) = dir.recover();
+    assert_eq!((history.before(), history.len()), (Zxid::new(2, 9), 2));
+    // Before it, what lies between two epochs is not known.
+    snapshot_at(Zxid::new(3, 3));
+    dir.put_log(&zxids(3, 3..=4));
+    let (_, history) = dir.recover();
+    assert_eq!((history.before(), history.last()), (Zxid::new(3, 3), Zxid::new(3, 4)));
 }
 
 #[test]
