@@ -20,3 +20,4 @@ pub mod snapshots;
 pub mod stalls;
 pub mod stats;
 pub mod status;
+pub mod trace;

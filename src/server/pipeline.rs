@@ -204,6 +204,8 @@ pub struct ZabCore<B> {
     pub(super) waiting: VecDeque<zab::Output>,
     /// Of the requests among them.
     pub(super) waiting_bytes: usize,
+    /// So many of the next ones have what they need close at hand.
+    pub(super) warmed: usize,
     pub(super) role: RoleName,
     /// The last one that was established.
     pub(super) leader: ServerId,
@@ -322,6 +324,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             zab,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            warmed: 0,
             role: RoleName::Looking,
             leader,
             is_member: false,
