@@ -94,4 +94,6 @@ pub mod io;
 
 pub mod load;
 
+pub mod dev;
+
 pub mod cli;

@@ -1,8 +1,8 @@
 //! How a server is set up: each rule of zoo.cfg, of system properties and of the command line, by its checklist id.
 
 use oxkeeper::config::{
-    Arguments, Config, ConfigError, ConfigFile, FourLetterWhitelist, HostPort, Mode, OtherFiles, Parsed, Role, Start,
-    SystemProperties, Warning,
+    Arguments, Config, ConfigError, ConfigFile, Extensions, FourLetterWhitelist, HostPort, Mode, OtherFiles, Parsed,
+    Role, Start, SystemProperties, Warning,
 };
 use oxkeeper::shard::throttle::RequestThrottle;
 use oxkeeper::types::digest_algorithm::DigestAlgorithm;
@@ -316,6 +316,52 @@ fn the_mode_follows_the_server_lines_and_standalone_enabled() {
     }
     assert!(warnings("server.1=a:1:2", "").contains("runs standalone"));
     assert!(warnings("standaloneEnabled=TRUE", "").is_empty());
+}
+
+const THREE: &str = "initLimit=5\nsyncLimit=2\nserver.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\n";
+
+fn member(lines: &str) -> Given<'_> {
+    Given { file: lines, myid: Some("2"), ..Given::default() }
+}
+
+#[test]
+fn times_of_failover_that_cannot_work_are_refused() {
+    for (lines, text) in [
+        ("oxkeeper.heartbeatMillis=40", "less than three heartbeats"),
+        ("oxkeeper.heartbeatTimeoutMillis=7000", "more than syncLimit, 6000 ms"),
+        ("oxkeeper.heartbeatMillis=0", "oxkeeper.heartbeatMillis=0"),
+        ("oxkeeper.extensions=telepathy", "wants all, none, or a list of cumulativeAcks, heartbeats"),
+        ("oxkeeper.extensions=none,heartbeats", "oxkeeper.extensions"),
+    ] {
+        check_fatal(&member(&with(&format!("{THREE}{lines}"))), text);
+    }
+    for lines in
+        ["", "oxkeeper.heartbeatMillis=40\noxkeeper.extensions=-heartbeats", "oxkeeper.heartbeatTimeoutMillis=6000"]
+    {
+        let (_, warnings) = member(&with(&format!("{THREE}{lines}"))).config();
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+}
+
+#[test]
+fn extensions_are_on_unless_they_are_switched_off() {
+    let extensions = |value: &str| config(&format!("oxkeeper.extensions={value}")).extensions;
+    let all = config("").extensions;
+    assert!(all.heartbeats && all.leadership_transfer && all.cumulative_acks);
+    assert_eq!((extensions("all"), extensions("none")), (all, Extensions::default()));
+    assert_eq!(extensions("-heartbeats, -commitIndex"), Extensions { heartbeats: false, commit_index: false, ..all });
+    assert_eq!(extensions("all,-heartbeats"), Extensions { heartbeats: false, ..all });
+    assert_eq!(extensions("heartbeats"), Extensions { heartbeats: true, ..Extensions::default() });
+}
+
+#[test]
+fn what_members_cannot_do_yet_is_said() {
+    let lines = format!("{THREE}reconfigEnabled=true\nobserverMasterPort=2191\n");
+    let given = Given { flags: "-Dreadonlymode.enabled=true -Dleader.nodelay=false", ..member(&lines) };
+    let file = with(given.file);
+    let (_, warnings) = Given { file: &file, ..given }.config();
+    let keys: Vec<_> = warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert_eq!(keys, ["leader.nodelay", "reconfigEnabled", "readonlymode.enabled", "observerMasterPort"]);
 }
 
 // S-080

@@ -362,7 +362,6 @@ fn epochs_and_ids_are_single_numbers() {
     EpochFile::Current.write(dir.path(), 1).unwrap();
     assert_eq!(fs::read(dir.path().join("currentEpoch")).unwrap(), b"1");
     assert_eq!(EpochFile::Current.read(dir.path()).unwrap(), Some(1));
-    assert_eq!(EpochFile::Accepted.read_tmp(dir.path()).unwrap(), None);
     fs::write(dir.path().join("acceptedEpoch"), "x").unwrap();
     assert!(EpochFile::Accepted.read(dir.path()).is_err());
     assert!(dirs.read_myid().unwrap_err().contains("myid file is missing"));

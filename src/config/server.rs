@@ -48,6 +48,53 @@ pub enum ZabCore {
     Shared,
 }
 
+/// `oxkeeper.extensions`: what two servers of ours may agree on beyond ZooKeeper's own protocol. Java never sees any of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Extensions {
+    /// One ack stands for all txns before it.
+    pub cumulative_acks: bool,
+    pub heartbeats: bool,
+    /// Many proposals in one packet.
+    pub batched_proposals: bool,
+    /// Proposals and heartbeats tell what is committed.
+    pub commit_index: bool,
+    /// A leader that stops hands over first.
+    pub leadership_transfer: bool,
+}
+
+impl Extensions {
+    pub const NAMES: [&str; 5] =
+        ["cumulativeAcks", "heartbeats", "batchedProposals", "commitIndex", "leadershipTransfer"];
+
+    fn flags(&mut self) -> [&mut bool; 5] {
+        [
+            &mut self.cumulative_acks,
+            &mut self.heartbeats,
+            &mut self.batched_proposals,
+            &mut self.commit_index,
+            &mut self.leadership_transfer,
+        ]
+    }
+
+    /// `all`, `none`, or names with commas between them; a list of names with `-` before them is all but those.
+    pub fn parse(text: &str) -> Option<Extensions> {
+        let words: Vec<&str> = text.split(',').map(str::trim).collect();
+        let mut extensions = Extensions::default();
+        if words == ["none"] {
+            return Some(extensions);
+        }
+        if words.iter().all(|word| *word == "all" || word.starts_with('-')) {
+            extensions.flags().into_iter().for_each(|flag| *flag = true);
+        }
+        for word in words.into_iter().filter(|word| *word != "all") {
+            let (name, is_on) = word.strip_prefix('-').map_or((word, true), |name| (name, false));
+            let at = Extensions::NAMES.iter().position(|known| *known == name)?;
+            *extensions.flags()[at] = is_on;
+        }
+        Some(extensions)
+    }
+}
+
 /// `connection_throttle_*`: a token bucket for ConnectRequests (`BlueThrottle`).
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ConnectionThrottle {
@@ -219,6 +266,12 @@ config! {
     multi_address_reachability_check_timeout_ms: u32,
 
     // Ours alone.
+    extensions: Extensions,
+    /// Between servers of ours: how often each is heard at least, and after how long a silence it counts as dead.
+    heartbeat_ms: u32,
+    heartbeat_timeout_ms: u32,
+    /// How long an election that has a quorum waits for better votes of servers that may be alive.
+    election_grace_ms: u32,
     /// 0: choose.
     shards: u32,
     /// CPUs to run on. None: those of the affinity mask.

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use super::member::MemberSettings;
+use super::peer::PeerSettings;
 use super::placement::{Allowed, Pinning, Placement};
 use super::ring::RingSettings;
 use super::run::ServerSettings;
 use super::snapshot_writer::SnapshotWriterSettings;
-use crate::config::{self, Config, FourLetterWhitelist, ZabCore};
+use crate::config::{self, Config, FourLetterWhitelist, HostPort, Mode, Role, ZabCore};
 use crate::ops::four_letter::Whitelist;
 use crate::server::pipeline::ZabSettings;
 use crate::server::snapshots::{ContainerSettings, SnapshotSettings};
-use crate::server::status::Settings as StatusSettings;
+use crate::server::status::{EnsembleStatus, Settings as StatusSettings};
 use crate::shard::auth::AuthSettings;
 use crate::shard::machine::ShardSettings;
 use crate::shard::throttle::{RequestThrottle, ThrottleSettings, Weights};
@@ -20,7 +22,8 @@ use crate::tree::TreeSettings;
 use crate::tree::access::AccessSettings;
 use crate::types::ids::{ServerId, ShardId};
 use crate::types::limits;
-use crate::zab::leases;
+use crate::zab::quorum::Ensemble;
+use crate::zab::{self, leases};
 
 /// Log files are zeroed ahead by so much at a time, at most; a smaller `preAllocSize` is respected.
 const STRETCH_BYTES: u64 = 4 << 20;
@@ -86,8 +89,38 @@ pub fn resolve(config: &Config, seed: u64) -> ServerSettings {
         placement,
         spin: Duration::from_micros(u64::from(config.spin_us)),
         status: status(config, &dirs),
+        member: member(config, seed),
         dirs,
     }
+}
+
+/// `None`: the server stands alone, or its configuration has not been checked.
+fn member(config: &Config, seed: u64) -> Option<MemberSettings> {
+    if config.mode() == Mode::Standalone {
+        return None;
+    }
+    let server = config.server_id?;
+    let ensemble = Ensemble::new(config.membership.clone())?;
+    let on_all = |mut addresses: Vec<HostPort>| {
+        if config.quorum_listen_on_all_ips {
+            addresses.iter_mut().for_each(|address| *address = HostPort::wildcard(address.port));
+            addresses.sort();
+            addresses.dedup();
+        }
+        addresses
+    };
+    Some(MemberSettings {
+        zab: zab::settings::Settings::of(config, server, seed),
+        peers: PeerSettings {
+            election: on_all(ensemble.election_addresses(server)),
+            quorum: on_all(ensemble.quorum_addresses(server)),
+            bind_retries_max: Some(config.election_port_bind_retry).filter(|retries| *retries > 0),
+            keep_alive: config.tcp_keep_alive,
+            user_timeout: Duration::from_millis(config.cnx_timeout_ms.into()),
+        },
+        ensemble,
+        snapshot_size_factor: config.snapshot_size_factor,
+    })
 }
 
 fn placement(config: &Config) -> Placement {
@@ -160,7 +193,10 @@ fn zab(config: &Config, seed: u64) -> ZabSettings {
         bytes => bytes.next_multiple_of(BLOCK_BYTES as u64).min(STRETCH_BYTES),
     };
     ZabSettings {
-        server: STANDALONE_ID,
+        server: match config.mode() {
+            Mode::Standalone => STANDALONE_ID,
+            Mode::Distributed => config.server_id.unwrap_or(STANDALONE_ID),
+        },
         tick: tick(config),
         entry_bytes_max,
         snapshots: SnapshotSettings { txns: u64::from(config.snap_count), log_bytes: config.snap_size_limit_bytes },
@@ -215,8 +251,24 @@ fn status(config: &Config, dirs: &DataDirs) -> StatusSettings {
         max_client_cnxns: config.max_client_cnxns as i32,
         min_session_timeout_ms: config.min_session_timeout_ms as i32,
         max_session_timeout_ms: config.max_session_timeout_ms as i32,
-        ensemble: None,
+        ensemble: ensemble_status(config),
     }
+}
+
+fn ensemble_status(config: &Config) -> Option<EnsembleStatus> {
+    let own = config.own_member().filter(|_| config.mode() == Mode::Distributed)?;
+    let text = config.membership.config_text();
+    let address = own.addresses.first()?;
+    Some(EnsembleStatus {
+        init_limit_ticks: config.init_limit_ticks as i32,
+        sync_limit_ticks: config.sync_limit_ticks as i32,
+        election_port: address.election_port,
+        quorum_port: address.quorum_port,
+        observer: config.peer_type == Role::Observer,
+        members: text.lines().filter(|line| !line.starts_with("version=")).map(str::to_owned).collect(),
+        voters: config.membership.participants().count() as u32,
+        config_version: config.membership.version,
+    })
 }
 
 const _: () = assert!(LOG_WRITE_BYTES as usize <= limits::LOG_IN_FLIGHT_BYTES_MAX);

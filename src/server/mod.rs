@@ -14,6 +14,7 @@ pub mod pipeline;
 pub mod publishing;
 pub mod reaper;
 pub mod recovery;
+pub mod reigns;
 pub mod reply;
 pub mod report;
 pub mod snapshots;

@@ -8,6 +8,7 @@ pub mod epochs;
 pub mod files;
 pub mod log;
 pub mod log_file;
+pub mod log_range;
 mod read_ahead;
 pub mod recovery;
 pub mod snapshot;

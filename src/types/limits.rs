@@ -90,6 +90,20 @@ pub const ZAB_WAITING_BYTES_MAX: usize = 16 << 20;
 /// elsewhere.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 
+/// Connections with other servers, of both ports, attempts included: two for each member, and as many for those who come
+/// without being asked. One more is closed.
+pub const PEER_SOCKETS_MAX: usize = 1024;
+
+/// Bytes on their way to one server that does not take them. Beyond it the connection is closed, and that server comes back
+/// for what it missed; whoever fills a link on purpose (a snapshot, a log) stays far below.
+pub const PEER_UNSENT_BYTES_MAX: usize = 64 << 20;
+
+/// Host names of servers that are looked up at the same time, each in a thread of its own.
+pub const LOOK_UPS_MAX: usize = 64;
+
+/// Addresses of one host name that are tried.
+pub const ADDRESSES_PER_NAME_MAX: usize = 8;
+
 /// What a full disk has no room for is given up so long after the wish to stop. None of it was acknowledged.
 pub const STOP_ON_FULL_DISK_LIMIT: Duration = Duration::from_secs(5);
 
