@@ -280,7 +280,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         if *op == OpCode::Sync as i32 {
             return self.step_zab(now, zab::Input::Sync { socket }, out);
         }
-        if let Some(timeout) = body.first_chunk::<4>().filter(|_| *op == txn_type::CREATE_SESSION) {
+        let is_open = *op == txn_type::CREATE_SESSION;
+        if let Some(timeout) = body.first_chunk::<4>().filter(|_| is_open && self.log.accepts_sessions()) {
             self.create_session(now, session, cxid, i32::from_be_bytes(*timeout), owner, None);
             return;
         }
@@ -290,7 +291,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             }
             op => {
                 // It waits for a txn, whatever it was.
-                let error = if op.is_some() { ErrorCode::NotReadOnly } else { ErrorCode::Unimplemented };
+                let is_known = is_open || op.is_some();
+                let error = if is_known { ErrorCode::NotReadOnly } else { ErrorCode::Unimplemented };
                 let header = self.next_header(now, session, cxid);
                 self.refuse(now, &header, error, Publishing::default());
             }

@@ -204,6 +204,8 @@ pub struct ZabCore<B> {
     pub(super) waiting: VecDeque<zab::Output>,
     /// Of the requests among them.
     pub(super) waiting_bytes: usize,
+    /// So many of the next ones have what they need close at hand.
+    pub(super) warmed: usize,
     pub(super) role: RoleName,
     /// The last one that was established.
     pub(super) leader: ServerId,
@@ -322,6 +324,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             zab,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            warmed: 0,
             role: RoleName::Looking,
             leader,
             is_member: false,
@@ -380,7 +383,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     pub fn step(&mut self, now: Now, input: Input<'_, B>, out: &mut Vec<Output<B>>) {
         match input {
-            Input::Batch { shard, batch } => return self.on_batch(now, shard, batch, out),
+            Input::Batch { shard, batch } => self.on_batch(now, shard, batch, out),
             Input::Log(input) => self.log.step(now.time, input, &mut self.log_out),
             Input::Socket(input) => self.step_zab(now, zab::Input::Socket(input), out),
             Input::EpochsStored(epochs) => self.step_zab(now, zab::Input::EpochsStored(epochs), out),
@@ -390,8 +393,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             }
             Input::Truncated { tree } => self.on_truncated(now, *tree, out),
             Input::Installed { bytes } => self.on_installed(now, bytes, out),
-            Input::EndOfTurn => return self.end_turn(now, out),
-            Input::SnapshotDone { bytes } => return self.snapshots.on_done(bytes),
+            Input::EndOfTurn => {
+                self.end_turn(now, out);
+                return self.look_at_shards(now, out);
+            }
+            Input::SnapshotDone { bytes } => {
+                self.snapshots.on_done(bytes);
+                self.start_work(out);
+            }
             Input::Stalled(stall) => {
                 self.leases.push_out(stall);
                 self.step_zab(now, zab::Input::Stalled(stall), out);
@@ -401,6 +410,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         }
         self.carry_out(now, out);
         self.go_on(now, out);
+        self.look_at_shards(now, out);
+    }
+
+    /// What is published has to be followed.
+    fn look_at_shards(&mut self, now: Now, out: &mut Vec<Output<B>>) {
         if self.stalls.is_stuck(now.time, self.tree.published(), || self.tree.adopted_by_all()) {
             let seconds = limits::SHARD_STALL_LIMIT.as_secs();
             let what =
@@ -441,7 +455,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             true => [self.leases.next_deadline(), Some(self.reaper.deadline())],
             false => [None, None],
         };
-        let others = [self.log.deadline(), self.reclaim_at, self.zab.machine.deadline(), self.stalls.deadline()];
+        let others = [self.log.deadline(), self.reclaim_at, self.stalls.deadline(), self.zab.machine.deadline()];
         logged.into_iter().chain(others).flatten().min()
     }
 

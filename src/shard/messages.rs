@@ -89,6 +89,23 @@ pub enum Tell {
     Thaw { forwards_syncs: bool },
 }
 
+impl fmt::Display for Tell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Tell::Renewed { connection, session, timeout_ms, is_alive } => write!(
+                f,
+                "renewed connection={} session={session} timeout_ms={timeout_ms} is_alive={is_alive}",
+                connection.0
+            ),
+            Tell::Detach { connection } => write!(f, "detach connection={}", connection.0),
+            Tell::TurnedAway { connection } => write!(f, "turned_away connection={}", connection.0),
+            Tell::Undecided { connection } => write!(f, "undecided connection={}", connection.0),
+            Tell::Freeze => f.write_str("freeze"),
+            Tell::Thaw { forwards_syncs } => write!(f, "thaw forwards_syncs={forwards_syncs}"),
+        }
+    }
+}
+
 /// A store that takes the place of the one that a shard reads.
 pub struct NewStore {
     pub reader: TreeReader,

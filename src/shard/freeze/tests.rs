@@ -13,7 +13,6 @@ use crate::types::digest_algorithm::DigestAlgorithm;
 use crate::types::ids::{PASSWORD_BYTES, SessionId, ShardId};
 use crate::types::time::WallTime;
 use crate::types::zxid::Zxid;
-use crate::wire::client::OpCode;
 use crate::wire::client_encode::{self, ConnectRequest};
 use crate::wire::txn::{Txn, TxnHeader};
 
