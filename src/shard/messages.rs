@@ -85,6 +85,8 @@ pub enum Tell {
     Undecided { connection: ConnectionId },
     /// There is no leader: clients wait, and hear nothing but answers to pings.
     Freeze,
+    /// This server leads and serves nobody meanwhile (`leaderServes=no`): clients go elsewhere at once.
+    Shun,
     /// There is one. `forwards_syncs`: it is another server, so a `sync` is a question to it.
     Thaw { forwards_syncs: bool },
 }
