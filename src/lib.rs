@@ -30,7 +30,7 @@
 //!    txn; the txn is applied at once (`tree/apply.rs`), which gives the next head; its bytes go to the log
 //!    (`storage/log.rs`) and its reply and changes into a block (`tree/publication.rs`).
 //! 3. One durable write carries everything that arrived while the last one was under way (`io/ring/log.rs`).
-//! 4. The flush is this server's own ack; with a quorum of acks (`zab/leader.rs`; an ensemble of one is a quorum of
+//! 4. The flush is this server's own ack; with a quorum of acks (`zab/acks.rs`; an ensemble of one is a quorum of
 //!    itself) the block is committed and published.
 //! 5. Each shard walks the block (`shard/follow.rs`): for each txn it fires watches, then sends the reply if the request
 //!    was one of its own, then serves, at exactly that version, the reads of that session that waited behind the write.

@@ -33,7 +33,7 @@ use crate::wire::client::{OpCode, WriteRequest, put_reply};
 use crate::wire::jute::Reader;
 use crate::wire::peek;
 use crate::wire::txn::{Txn, TxnHeader};
-use crate::zab::leader::Leader;
+use crate::zab::acks::Acks;
 use crate::zab::leases::{Leases, SessionState};
 use crate::zab::quorum::Quorum;
 
@@ -128,7 +128,7 @@ pub struct ZabCore<B> {
     tree: Tree,
     log: Log<B>,
     log_out: Vec<log::Output<B>>,
-    leader: Leader,
+    leader: Acks,
     leases: Leases,
     publisher: Publisher,
     /// The connection that each session was last attached with.
@@ -176,7 +176,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         let log = Log::new(settings.log.clone(), head, buffers, &mut log_out);
         let committed_digest = tree.digest();
         let mut core = ZabCore {
-            leader: Leader::new(Quorum::majority([settings.server]), head),
+            leader: Acks::new(Quorum::majority([settings.server]), head),
             snapshots: SnapshotSchedule::new(settings.snapshots, settings.seed),
             reaper: Reaper::new(settings.containers, now.time),
             next_session: SessionId::first(settings.server, now.wall.0),

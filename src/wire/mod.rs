@@ -9,4 +9,6 @@ pub mod election;
 pub mod extension;
 pub mod jute;
 pub mod peek;
+pub mod quorum;
+pub mod snapshot_stream;
 pub mod txn;
