@@ -152,6 +152,7 @@ impl Ours {
                 }
                 self.write(socket);
             }
+            SocketOutput::Hold { socket, .. } => panic!("an election link is never held: {socket:?}"),
             SocketOutput::Close { socket, is_abrupt: _ } => {
                 if let Some(socket) = self.sockets.get_mut(&socket) {
                     socket.is_closing = true;

@@ -89,6 +89,7 @@ fn describe(output: &Output) -> String {
         }
         Output::Socket(SocketOutput::Close { socket, is_abrupt: false }) => format!("close {}", socket.0),
         Output::Socket(SocketOutput::Close { socket, is_abrupt: true }) => format!("abort {}", socket.0),
+        Output::Socket(SocketOutput::Hold { socket, .. }) => panic!("an election link is never held: {socket:?}"),
         Output::Received { from, payload } => format!("received {from} {}", String::from_utf8_lossy(payload)),
         Output::Up { peer } => format!("up {peer}"),
         Output::Down { peer, is_refused: false } => format!("down {peer}"),
