@@ -10,11 +10,9 @@ use crate::tree::access::AccessSettings;
 use crate::tree::publication::{Block, Origin, PublishedTxn, Publisher, SessionChange};
 use crate::tree::{Tree, TreeSettings};
 use crate::types::digest_algorithm::DigestAlgorithm;
-use crate::types::digest_algorithm::DigestAlgorithm;
 use crate::types::ids::{PASSWORD_BYTES, SessionId, ShardId};
 use crate::types::time::WallTime;
 use crate::types::zxid::Zxid;
-use crate::wire::client::OpCode;
 use crate::wire::client_encode::{self, ConnectRequest};
 use crate::wire::txn::{Txn, TxnHeader};
 
@@ -54,7 +52,6 @@ impl Bench {
             outstanding_max: 1000,
             large_request_threshold: None,
             large_request_bytes_max: usize::MAX,
-            request_throttle: None,
             request_throttle: None,
             sessionless_timeout: Duration::from_secs(10),
             touch_report_delay: Duration::from_millis(500),
