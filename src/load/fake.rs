@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::types::ids::SessionId;
 use crate::types::path;
+use crate::types::stat::Stat;
 use crate::types::zxid::Zxid;
-use crate::wire::client_encode::{op, xid};
+use crate::wire::client::{MultiHeader, OpCode, xid};
 use crate::wire::jute::{Reader, Write};
 
 /// How the server departs from what it should do.
@@ -43,6 +44,22 @@ pub enum Fault {
     },
     /// Sets are refused.
     NoAuth,
+    /// Breaks the connection of every so manieth set, `BREAKS_MAX` times, behind the set.
+    BreaksBehind {
+        sets: u64,
+    },
+    /// Forgets all sessions and breaks all connections behind this set.
+    ExpiresBehind {
+        sets: u64,
+    },
+    /// Says that it has done this set, and has not.
+    LosesSet {
+        sets: u64,
+    },
+    /// Does this set twice.
+    DoublesSet {
+        sets: u64,
+    },
 }
 
 const BREAKS_MAX: u64 = 10;
@@ -50,6 +67,9 @@ const BREAKS_MAX: u64 = 10;
 #[derive(Debug, Default)]
 struct State {
     gets: u64,
+    sets: u64,
+    /// Data and version of what was set.
+    data: BTreeMap<String, (Vec<u8>, i32)>,
     paths: BTreeSet<String>,
     zxid: u64,
     sessions: BTreeSet<i64>,
@@ -76,9 +96,18 @@ impl Fake {
 
     /// A server on a port of its own, for as long as the process lives.
     pub fn with_timeout(fault: Fault, timeout_ms: i32) -> Fake {
+        Fake::start_on(Arc::default(), fault, timeout_ms)
+    }
+
+    /// Another server with the same tree and the same sessions.
+    pub fn beside(&self, fault: Fault) -> Fake {
+        Fake::start_on(self.state.clone(), fault, self.timeout_ms)
+    }
+
+    fn start_on(state: Arc<Mutex<State>>, fault: Fault, timeout_ms: i32) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let fake = Fake { address, state: Arc::default(), fault, timeout_ms };
+        let fake = Fake { address, state, fault, timeout_ms };
         let server = fake.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -165,21 +194,27 @@ impl Fake {
             }
             let mut state = self.lock();
             let mut reader = Reader::new(&request);
-            let (mut xid, op) = (reader.i32().ok()?, reader.i32().ok()?);
-            state.gets += (op == op::GET_DATA) as u64;
+            let (mut xid, op) = (reader.i32().ok()?, OpCode::from_i32(reader.i32().ok()?)?);
+            state.gets += (op == OpCode::GetData) as u64;
             match self.fault {
                 Fault::Breaks { gets }
-                    if op == op::GET_DATA && state.gets.is_multiple_of(gets) && state.gets / gets <= BREAKS_MAX =>
+                    if op == OpCode::GetData && state.gets.is_multiple_of(gets) && state.gets / gets <= BREAKS_MAX =>
                 {
                     return None;
                 }
-                Fault::Expires { gets } if op == op::GET_DATA && state.gets == gets => {
-                    state.sessions.clear();
-                    state.connections.values().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
-                }
+                Fault::Expires { gets } if op == OpCode::GetData && state.gets == gets => state.expire_all(),
                 _ => {}
             }
             let (err, record) = state.apply(self.fault, number, op, reader)?;
+            match self.fault {
+                Fault::BreaksBehind { sets }
+                    if op == OpCode::SetData && state.sets.is_multiple_of(sets) && state.sets / sets <= BREAKS_MAX =>
+                {
+                    return None;
+                }
+                Fault::ExpiresBehind { sets } if op == OpCode::SetData && state.sets == sets => state.expire_all(),
+                _ => {}
+            }
             let mut zxid = state.zxid;
             match self.fault {
                 Fault::WrongXid { after } if count == after => xid += 1,
@@ -192,7 +227,7 @@ impl Fake {
             out.put_i32(err);
             out.put(&record);
             stream.write_all(&framed(&out)).ok()?;
-            if op == op::CLOSE_SESSION {
+            if op == OpCode::CloseSession {
                 state.sessions.remove(&session.0);
                 return None;
             }
@@ -208,17 +243,17 @@ const NOT_EMPTY: i32 = -111;
 
 impl State {
     /// Error and record of the answer.
-    fn apply(&mut self, fault: Fault, number: u64, op: i32, mut reader: Reader<'_>) -> Option<(i32, Vec<u8>)> {
-        if matches!(op, op::PING | op::CLOSE_SESSION) {
+    fn apply(&mut self, fault: Fault, number: u64, op: OpCode, mut reader: Reader<'_>) -> Option<(i32, Vec<u8>)> {
+        if matches!(op, OpCode::Ping | OpCode::CloseSession) {
             return Some((0, Vec::new()));
         }
-        self.zxid += !matches!(op, op::GET_DATA | op::EXISTS | op::GET_CHILDREN | op::SYNC | op::ADD_WATCH) as u64;
-        if op == op::MULTI {
+        self.zxid +=
+            !matches!(op, OpCode::GetData | OpCode::Exists | OpCode::GetChildren | OpCode::Sync | OpCode::AddWatch)
+                as u64;
+        if op == OpCode::Multi {
             // The end of a multi alone: an empty, good answer.
             let mut out = Vec::new();
-            out.put_i32(op::ERROR);
-            out.put_bool(true);
-            out.put_i32(-1);
+            MultiHeader::put_end(&mut out);
             return Some((0, out));
         }
         let path = reader.text().ok()?.into_owned();
@@ -227,8 +262,8 @@ impl State {
         let mut children = self.paths.range(below.clone()..).take_while(|other| other.starts_with(&below)).peekable();
         let mut record = Vec::new();
         let err = match op {
-            op::CREATE if exists => NODE_EXISTS,
-            op::CREATE => match path::split(&path) {
+            OpCode::Create if exists => NODE_EXISTS,
+            OpCode::Create => match path::split(&path) {
                 Some((parent, _)) if parent == "/" || self.paths.contains(parent) => {
                     self.paths.insert(path);
                     0
@@ -236,34 +271,61 @@ impl State {
                 _ => NO_NODE,
             },
             _ if !exists => NO_NODE,
-            op::DELETE if children.peek().is_some() => NOT_EMPTY,
-            op::DELETE => {
+            OpCode::Delete if children.peek().is_some() => NOT_EMPTY,
+            OpCode::Delete => {
                 self.paths.remove(&path);
+                self.data.remove(&path);
                 0
             }
-            op::GET_CHILDREN => {
+            OpCode::GetChildren => {
                 let names: Vec<&str> = children.filter_map(|child| child.strip_prefix(&below)).collect();
                 let names: Vec<&&str> = names.iter().filter(|name| !name.contains('/')).collect();
                 record.put_i32(names.len() as i32);
                 names.iter().for_each(|name| record.put_string(name));
                 0
             }
-            op::SET_DATA if fault == Fault::NoAuth => NO_AUTH,
-            op::SET_DATA => {
+            OpCode::SetData if fault == Fault::NoAuth => NO_AUTH,
+            OpCode::SetData => {
+                record.put_stat(&self.set(fault, &path, reader.buffer().ok()?.unwrap_or_default()));
                 self.fire(&path);
                 0
             }
-            op::ADD_WATCH => {
+            OpCode::AddWatch => {
                 self.watches.entry(path).or_default().push((number, true));
                 0
             }
-            op::GET_DATA if reader.bool().ok()? => {
+            OpCode::GetData if reader.bool().ok()? => {
                 self.watches.entry(path).or_default().push((number, false));
+                0
+            }
+            OpCode::GetData => {
+                let (data, version) = self.data.get(&path).cloned().unwrap_or_default();
+                record.put_buffer(Some(&data));
+                record.put_stat(&Stat { version, ..Stat::default() });
                 0
             }
             _ => 0,
         };
         Some((err, record))
+    }
+
+    fn expire_all(&mut self) {
+        self.sessions.clear();
+        self.connections.values().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+    }
+
+    fn set(&mut self, fault: Fault, path: &str, data: &[u8]) -> Stat {
+        self.sets += 1;
+        let (stands, version) = self.data.entry(path.to_owned()).or_default();
+        match fault {
+            Fault::LosesSet { sets } if sets == self.sets => {
+                return Stat { version: *version + 1, ..Stat::default() };
+            }
+            Fault::DoublesSet { sets } if sets == self.sets => *version += 2,
+            _ => *version += 1,
+        }
+        *stands = data.to_vec();
+        Stat { version: *version, ..Stat::default() }
     }
 
     fn fire(&mut self, path: &str) {

@@ -73,8 +73,43 @@ pub const LOG_READ_BYTES: usize = 1 << 20;
 /// Bytes of a snapshot that are made at once for a learner.
 pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
 
-/// A durable write that takes longer stops the process: whoever waits for it has long gone elsewhere.
+/// Bytes of clients' requests that a member keeps until they are decided, to hand them to the next leader. Beyond it no
+/// batch is taken, and the shards stop reading.
+pub const PENDING_BYTES_MAX: usize = 64 << 20;
+
+/// Batches that are kept while there is no leader. Frozen shards read no requests, so they are those that were on their
+/// way; beyond it their queues fill.
+pub const HELD_BATCHES_MAX: usize = 256;
+
+/// Wishes of the agreement machine that may wait for room in the log, and the bytes of requests among them. Beyond it
+/// nothing is read from peers.
+pub const ZAB_WAITING_MAX: usize = 4096;
+pub const ZAB_WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// A durable write that takes longer, while this process runs, stops it: whoever waits for the write has long gone
+/// elsewhere.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(60);
+
+/// Connections with other servers, of both ports, attempts included: two for each member, and as many for those who come
+/// without being asked. One more is closed.
+pub const PEER_SOCKETS_MAX: usize = 1024;
+
+/// Bytes on their way to one server that does not take them. Beyond it the connection is closed, and that server comes back
+/// for what it missed; whoever fills a link on purpose (a snapshot, a log) stays far below.
+pub const PEER_UNSENT_BYTES_MAX: usize = 64 << 20;
+
+/// Host names of servers that are looked up at the same time, each in a thread of its own.
+pub const LOOK_UPS_MAX: usize = 64;
+
+/// Addresses of one host name that are tried.
+pub const ADDRESSES_PER_NAME_MAX: usize = 8;
+
+/// What a full disk has no room for is given up so long after the wish to stop. None of it was acknowledged.
+pub const STOP_ON_FULL_DISK_LIMIT: Duration = Duration::from_secs(5);
+
+/// A stop that takes longer, for whatever reason (a snapshot that is being written, a disk that hangs), is cut short:
+/// what was acknowledged is durable, and the rest is what recovery is for.
+pub const STOP_LIMIT: Duration = Duration::from_secs(90);
 
 /// Txns that recovery, reclaiming or a scan may handle before it lets other work on its core go first.
 pub const SLICE_TXNS: usize = 1024;
@@ -83,7 +118,7 @@ pub const SLICE_TXNS: usize = 1024;
 /// tenth of a millisecond.
 pub const RECLAIMED_PER_TURN: usize = 4096;
 
-/// A shard that has not adopted a publication for so long is a dead thread: the process stops.
+/// A shard that has not adopted a publication for so long, while this process runs, is a dead thread: the process stops.
 pub const SHARD_STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Payload of a frame on the election port, bytes (`QuorumCnxManager.PACKETMAXSIZE`). Longer: the connection closes.
@@ -138,5 +173,7 @@ pub const COUNTER_SPENT: u32 = 0xffff_0000;
 
 const _: () = assert!(COUNTER_WORN < COUNTER_SPENT);
 const _: () = assert!(LINK_UNSENT_BYTES < LINK_UNSENT_BYTES_MAX);
+const _: () = assert!(STOP_ON_FULL_DISK_LIMIT.as_secs() < FLUSH_LIMIT.as_secs());
+const _: () = assert!(FLUSH_LIMIT.as_secs() < STOP_LIMIT.as_secs());
 const _: () = assert!(UNSENT_BYTES_PAUSE < UNSENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= LOG_IN_FLIGHT_BYTES_MAX);

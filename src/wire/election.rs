@@ -149,8 +149,11 @@ impl fmt::Display for FrameError {
 
 impl std::error::Error for FrameError {}
 
-/// The first frame's payload of what has come, and the bytes behind it. `None`: not all of it is here yet.
-pub fn split_frame(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, FrameError> {
+/// A frame's payload, and the bytes behind it.
+pub type Split<'a> = (&'a [u8], &'a [u8]);
+
+/// The first frame of what has come. `None`: not all of it is here yet.
+pub fn split_frame(bytes: &[u8]) -> Result<Option<Split<'_>>, FrameError> {
     let mut reader = Reader::new(bytes);
     let Ok(length) = reader.i32() else { return Ok(None) };
     match usize::try_from(length) {

@@ -167,3 +167,6 @@ impl ElectionPort {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

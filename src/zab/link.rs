@@ -162,6 +162,11 @@ impl LearnerLink {
         self.sent
     }
 
+    /// Syncs that came over it and are not answered.
+    pub fn pending_syncs(&self) -> usize {
+        self.syncs.len()
+    }
+
     pub fn committed_sent(&self) -> Zxid {
         self.committed_sent
     }

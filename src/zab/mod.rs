@@ -291,7 +291,7 @@ pub enum Output {
 pub struct Zab(Kind);
 
 enum Kind {
-    Alone(Alone),
+    Alone(Box<Alone>),
     Member(Box<Member>),
 }
 
@@ -309,7 +309,7 @@ impl Zab {
     pub fn standalone(server: ServerId, last: Zxid) -> Zab {
         let acks = Acks::new(Quorum::majority([server]), last);
         let history = History::new(last, HistoryLimits::default());
-        Zab(Kind::Alone(Alone { server, acks, history }))
+        Zab(Kind::Alone(Box::new(Alone { server, acks, history })))
     }
 
     /// A member of an ensemble, whose log ends where `history` ends, durable. It begins with `Settle`.

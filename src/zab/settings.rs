@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::history::HistoryLimits;
 use super::{election, election_links, election_port};
-use crate::config::{Config, Role};
+use crate::config::{Config, Extensions, Role};
 use crate::types::ids::ServerId;
 use crate::wire::quorum::{Features, Heartbeats};
 
@@ -13,12 +13,6 @@ const CONNECT_RETRY: Duration = Duration::from_millis(15);
 
 /// How long a new leader waits for a quorum to come: longer than a Java follower needs to leave its last role.
 const DISCOVERY_LIMIT: Duration = Duration::from_secs(3);
-
-/// Heartbeats between our own servers.
-const HEARTBEATS: Heartbeats = Heartbeats { interval_ms: 25, timeout_ms: 100 };
-
-/// How long a quorum of votes waits for better ones.
-const ELECTION_GRACE: Duration = Duration::from_millis(15);
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -62,14 +56,19 @@ impl Settings {
             ticks => tick * ticks,
         };
         let is_observer = config.peer_type == Role::Observer;
+        let wanted = config.extensions;
+        let ms = |ms: u32| u16::try_from(ms).unwrap_or(u16::MAX);
+        let heartbeats =
+            Heartbeats { interval_ms: ms(config.heartbeat_ms), timeout_ms: ms(config.heartbeat_timeout_ms) };
         let features = Features {
-            cumulative_acks: true,
-            heartbeats: Some(HEARTBEATS),
-            batched_proposals: true,
-            commit_index: true,
-            hand_over: true,
+            cumulative_acks: wanted.cumulative_acks,
+            heartbeats: wanted.heartbeats.then_some(heartbeats),
+            batched_proposals: wanted.batched_proposals,
+            commit_index: wanted.commit_index,
+            hand_over: wanted.leadership_transfer,
         };
         let extension = features.to_extension().with_identity(boot_nonce, env!("CARGO_PKG_VERSION"));
+        let is_ours = wanted != Extensions::default();
         Settings {
             server,
             is_observer,
@@ -90,14 +89,14 @@ impl Settings {
                 election: election::Settings {
                     me: server,
                     is_observer,
-                    grace: ELECTION_GRACE,
+                    grace: Duration::from_millis(config.election_grace_ms.into()),
                     notification_interval_min: Duration::from_millis(
                         config.fastleader_min_notification_interval_ms.into(),
                     ),
                     notification_interval_max: Duration::from_millis(
                         config.fastleader_max_notification_interval_ms.into(),
                     ),
-                    extension: Some(extension),
+                    extension: is_ours.then_some(extension),
                 },
                 links: election_links::Settings {
                     me: server,

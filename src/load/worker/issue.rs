@@ -6,7 +6,8 @@ use super::{Slot, Stretch, Work, Worker};
 use crate::load::fan_out::Watch;
 use crate::load::workload::Op;
 use crate::types::time::Time;
-use crate::wire::client_encode::{self as encode, ANY_VERSION, op};
+use crate::wire::client::OpCode;
+use crate::wire::client_encode::{self as encode, ANY_VERSION};
 
 /// `AddWatchMode.PERSISTENT`.
 const PERSISTENT: i32 = 0;
@@ -19,6 +20,7 @@ impl Worker {
         }
         match self.stretch.as_ref().map(|stretch| &stretch.work) {
             None | Some(Work::Idle) => {}
+            Some(Work::Failover { .. }) => self.ask_writer(index, now),
             Some(Work::Storm) => self.slots[index].session.close(now),
             Some(Work::Watch(_)) if self.writer == Some(index) => self.begin_round(index, now),
             Some(Work::Watch(_)) => self.arm(index, now),
@@ -69,7 +71,7 @@ impl Worker {
                     Op::Delete
                 });
             }
-            Some(Work::Watch(_) | Work::Storm | Work::Idle) | None => return false,
+            Some(Work::Watch(_) | Work::Storm | Work::Idle | Work::Failover { .. }) | None => return false,
         }
         true
     }
@@ -88,6 +90,7 @@ impl Worker {
                     self.flush(writer, now);
                 }
             }
+            (Work::Failover { .. }, _) => return self.ask_writers(now),
             (_, None) => return,
             (Work::Storm, Some(_)) => self.unpark(now),
             (Work::Mix | Work::Fill(_) | Work::Remove(_) | Work::Idle, Some(_)) => self.deal(now),
@@ -142,7 +145,7 @@ impl Worker {
         slot.session.ask(now, None, |out, xid| {
             match plan.persistent_watches {
                 true => encode::add_watch(out, xid, watched, PERSISTENT),
-                false => encode::read(out, xid, op::GET_DATA, watched, true),
+                false => encode::read(out, xid, OpCode::GetData, watched, true),
             }
             Op::Arm
         });
