@@ -1,8 +1,8 @@
 //! The leader (`Leader`, `LearnerHandler`; spec actions `Leader…`).
 //!
 //! ```text
-//! DISCOVERY        Gathering ─quorum came, epoch found─► StoringAccepted ─stored, LEADERINFO─► Promised ─quorum of ACKEPOCH─► StoringCurrent
-//! SYNCHRONIZATION  ─stored─► Synchronizing ─quorum has all that we began with─►
+//! DISCOVERY        Gathering ─quorum came, epoch found─► StoringAccepted ─stored, LEADERINFO─► Promised ─quorum of ACKEPOCH─►
+//! SYNCHRONIZATION  StoringCurrent ─stored─► Synchronizing ─quorum has all that we began with─►
 //! BROADCAST        Established ─Resign, Stop, or the counter is worn─► (draining) ─► the role ends
 //! ```
 //!
@@ -108,8 +108,8 @@ impl Leader {
 
     pub fn phase(&self) -> Phase {
         match self.state {
-            State::Gathering | State::StoringAccepted | State::Promised | State::StoringCurrent => Phase::Discovery,
-            State::Synchronizing => Phase::Synchronization,
+            State::Gathering | State::StoringAccepted | State::Promised => Phase::Discovery,
+            State::StoringCurrent | State::Synchronizing => Phase::Synchronization,
             State::Established { .. } => Phase::Broadcast,
         }
     }
@@ -650,7 +650,10 @@ impl Leader {
     }
 
     fn on_timeout(&mut self, now: Time, base: &mut Base, out: &mut Vec<Output>) -> Result<(), Leave> {
-        let silent = self.links.iter().filter_map(|(socket, link)| Some((*socket, link.end(now, &base.settings)?)));
+        let silent = self
+            .links
+            .iter()
+            .filter_map(|(socket, link)| Some((*socket, link.end(now, &base.settings, &base.lateness)?)));
         for (socket, why) in silent.collect::<Vec<_>>() {
             self.end_link(socket, &why, out);
         }
@@ -669,7 +672,7 @@ impl Leader {
     }
 
     pub fn deadline(&self, base: &Base) -> Option<Time> {
-        let links = self.links.values().map(|link| link.deadline(&base.settings));
+        let links = self.links.values().map(|link| link.deadline(&base.settings, &base.lateness));
         let phase = (!self.is_established()).then_some(self.until);
         let lost = self.lost.map(|lost| lost + self.quorum_grace(base));
         let doubt = self.doubt.map(|(at, _)| at).filter(|_| matches!(self.state, State::Gathering));

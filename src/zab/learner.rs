@@ -734,7 +734,9 @@ impl Learner {
             // One of ours gives up after its own wait, and says so by closing the link.
             (State::Asking, _) if self.is_ours => self.pulse.heard() + settings.discovery_limit * 2,
             // It pings from NEWLEADER on.
-            (State::Joined | State::Serving, Some(heartbeats)) => self.pulse.dead_at(heartbeats.timeout()),
+            (State::Joined | State::Serving, Some(heartbeats)) => {
+                self.pulse.dead_at(heartbeats.timeout()) + base.lateness.slack(heartbeats.timeout())
+            }
             (State::Serving, None) => self.pulse.heard() + settings.sync_limit,
             // Java sends nothing at all until a quorum has come (N15).
             _ => self.pulse.heard() + settings.init_limit,
