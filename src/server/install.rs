@@ -114,6 +114,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             RoleName::Following | RoleName::Observing => self.hand_over_again(now),
             RoleName::Looking => {}
         }
+        if role == RoleName::Leading && !self.settings.leader_serves {
+            return self.tell_all(Tell::Shun, out);
+        }
         self.is_frozen = false;
         self.tell_all(Tell::Thaw { forwards_syncs: role != RoleName::Leading }, out);
     }

@@ -171,6 +171,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         self.log.append(header.zxid, &self.entry, &mut self.log_out);
         debug_assert!(self.log.unflushed_bytes() <= in_flight_bytes_max(self.settings.entry_bytes_max));
         let txn = payload_of(&self.entry).expect("it was framed above");
+        self.proposal_size.record(txn.len());
         self.zab.step(now.time, zab::Input::Propose { zxid: header.zxid, txn });
         self.snapshots.on_logged(self.entry.len());
         self.reply.clear();

@@ -33,6 +33,7 @@ use crate::tree::publication::{Block, Origin, Publisher};
 use crate::tree::store::Reader as TreeReader;
 use crate::types::ids::{ServerId, SessionId, ShardId};
 use crate::types::limits;
+use crate::types::summary::SizeStats;
 use crate::types::time::{Time, WallTime};
 use crate::types::zxid::Zxid;
 use crate::wire::peek;
@@ -65,6 +66,8 @@ pub struct ZabSettings {
     pub containers: ContainerSettings,
     pub log: LogConfig,
     pub connection_throttle: ThrottleSettings,
+    /// `leaderServes`: a leader has clients of its own.
+    pub leader_serves: bool,
     /// Seeds what is drawn at random.
     pub seed: u64,
 }
@@ -246,6 +249,8 @@ pub struct ZabCore<B> {
     pub(super) digests: VecDeque<(Zxid, u64)>,
     /// Txns that did not lead to the digest that the leader had.
     pub(super) digest_mismatches: u64,
+    /// Of the txns that were proposed here, as payloads.
+    pub(super) proposal_size: SizeStats,
     pub(super) snapshots: SnapshotSchedule,
     pub(super) reaper: Reaper,
     pub(super) expired: Vec<SessionId>,
@@ -347,6 +352,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             committed_digest,
             digests: VecDeque::new(),
             digest_mismatches: 0,
+            proposal_size: SizeStats::default(),
             expired: Vec::new(),
             reclaim_at: None,
             held: VecDeque::new(),
@@ -375,6 +381,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     pub fn digests(&self) -> impl Iterator<Item = (Zxid, u64)> + '_ {
         self.digests.iter().copied()
+    }
+
+    /// `srst`.
+    pub fn reset_stats(&mut self) {
+        self.proposal_size = SizeStats::default();
     }
 
     pub fn leases(&self) -> &Leases {

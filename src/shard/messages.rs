@@ -85,6 +85,8 @@ pub enum Tell {
     Undecided { connection: ConnectionId },
     /// There is no leader: clients wait, and hear nothing but answers to pings.
     Freeze,
+    /// This server leads and serves nobody meanwhile (`leaderServes=no`): clients go elsewhere at once.
+    Shun,
     /// There is one. `forwards_syncs`: it is another server, so a `sync` is a question to it.
     Thaw { forwards_syncs: bool },
 }
@@ -101,6 +103,7 @@ impl fmt::Display for Tell {
             Tell::TurnedAway { connection } => write!(f, "turned_away connection={}", connection.0),
             Tell::Undecided { connection } => write!(f, "undecided connection={}", connection.0),
             Tell::Freeze => f.write_str("freeze"),
+            Tell::Shun => f.write_str("shun"),
             Tell::Thaw { forwards_syncs } => write!(f, "thaw forwards_syncs={forwards_syncs}"),
         }
     }
