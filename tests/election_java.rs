@@ -145,13 +145,13 @@ impl Ours {
                     self.step(Input::Socket(SocketInput::Closed { socket, is_refused }));
                 }
             },
-            hold @ SocketOutput::Hold { .. } => panic!("nobody holds an election link: {hold}"),
             SocketOutput::Send { socket, bytes } => {
                 if let Some(socket) = self.sockets.get_mut(&socket) {
                     socket.unsent.extend(bytes);
                 }
                 self.write(socket);
             }
+            SocketOutput::Hold { socket, .. } => panic!("an election link is never held: {socket:?}"),
             SocketOutput::Close { socket, is_abrupt: _ } => {
                 if let Some(socket) = self.sockets.get_mut(&socket) {
                     socket.is_closing = true;
