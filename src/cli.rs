@@ -20,6 +20,7 @@ use crate::io::run::{Server, ServerSettings, Started};
 use crate::io::settings::resolve;
 use crate::load;
 use crate::server::status::version_text;
+use crate::sim;
 
 #[derive(Parser)]
 #[command(name = "oxkeeper", version, about = "Apache ZooKeeper, built again: a drop-in server for Linux and NVMe.")]
@@ -36,6 +37,8 @@ enum Command {
     Dev(DevArgs),
     /// Drive any ZooKeeper server with load, and report.
     Bench(Box<load::args::BenchArgs>),
+    /// Run whole servers and their clients from seeds, break them, and check what clients were told.
+    Sim(sim::args::SimArgs),
 }
 
 #[derive(Args)]
@@ -64,6 +67,7 @@ pub fn run() -> ExitCode {
         Command::Server(args) => server(&args.words),
         Command::Dev(args) => dev(&args),
         Command::Bench(args) => return load::run(*args),
+        Command::Sim(args) => return sim::run::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -81,6 +81,8 @@ pub mod server;
 
 pub mod ops;
 
+pub mod sim;
+
 pub mod io;
 
 pub mod load;

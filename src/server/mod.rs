@@ -9,5 +9,6 @@ pub mod recovery;
 pub mod reply;
 pub mod report;
 pub mod snapshots;
+pub mod stalls;
 pub mod stats;
 pub mod status;

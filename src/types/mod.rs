@@ -7,6 +7,7 @@ pub mod acl;
 pub mod error_code;
 pub mod ids;
 pub mod limits;
+pub mod mutant;
 pub mod path;
 pub mod stat;
 pub mod summary;
