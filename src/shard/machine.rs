@@ -279,6 +279,10 @@ impl Shard {
         desk.outstanding -= connection.writes_outstanding();
         connection.waiting_lengths().for_each(|len| desk.large.end(len));
         desk.is_moving = true;
+        if connection.is_touched {
+            // The next report would not find it, and its session would be taken for silent since the one before.
+            desk.batch.touched.extend(connection.session());
+        }
         if let Some(session) = connection.session()
             && desk.sessions.get(&session) == Some(&id)
         {
