@@ -399,7 +399,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
     fn on_no_space(&mut self, id: FileId) {
         if self.spare == (Spare::Preparing { file: id }) {
             self.spare = Spare::None;
-            self.no_space.prepare = true;
+            self.no_space.prepare = self.wants_spare();
         }
         let is_last = self.files.back().is_some_and(|file| file.id == id);
         if let Some(file) = self.file_mut(id) {
@@ -418,6 +418,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
 
     fn on_stop(&mut self, out: &mut Vec<Output<B>>) {
         self.stopping = true;
+        self.no_space.prepare &= self.wants_spare();
         if let Some(file) = self.files.back_mut() {
             file.sealed = true;
         }
@@ -446,8 +447,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         }
     }
 
+    /// A log that is stopping needs another file only for what came before it had one.
+    fn wants_spare(&self) -> bool {
+        !self.stopping || !self.early.is_empty()
+    }
+
     fn prepare_spare(&mut self, out: &mut Vec<Output<B>>) {
-        if self.spare != Spare::None || (self.stopping && self.early.is_empty()) {
+        if self.spare != Spare::None || !self.wants_spare() {
             return;
         }
         let file = self.next_file;
@@ -507,8 +513,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
     /// Keeps a zeroed stretch ahead of the writes.
     fn extend(&mut self, out: &mut Vec<Output<B>>) {
         let Some(file) = self.files.back_mut() else { return };
-        let wanted = (file.end() + self.config.ahead_bytes).min(self.config.roll_bytes);
-        if file.sealed || file.zeroing.is_some() || file.zeroed_upto >= wanted {
+        // A sealed file needs room only for what a full disk has not taken yet.
+        let wanted = match file.sealed {
+            true if file.is_started() || !self.no_space.extend => return,
+            true => file.end(),
+            false => (file.end() + self.config.ahead_bytes).min(self.config.roll_bytes),
+        };
+        if file.zeroing.is_some() || file.zeroed_upto >= wanted {
             return;
         }
         // Where the writes have overtaken the zeros, they get a head start again.
