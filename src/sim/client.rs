@@ -104,7 +104,7 @@ pub struct Client {
     /// It only waits for its answers, and then closes its session.
     is_quiet: bool,
     pub is_over: bool,
-    /// When a write of its own was acknowledged last.
+    /// When a write of its own was last given its place in the order, also if it was refused there.
     pub acknowledged_at: Option<Time>,
     /// What was agreed on each session that it has had.
     pub agreed: BTreeMap<SessionId, Agreed>,
@@ -504,7 +504,7 @@ impl Client {
         history.saw(self.index, Seen::Reply(index));
         let request = history.get(index).request.clone();
         self.learn(&request, header.err, body);
-        if request.is_write() && header.err == 0 {
+        if request.is_write() && header.err != ErrorCode::NotReadOnly.code() {
             self.acknowledged_at = Some(now);
         }
         if request == Request::Close {

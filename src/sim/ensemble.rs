@@ -28,6 +28,9 @@ const RESTART_AFTER: Duration = Duration::from_millis(300);
 /// What is not heard of a frame that was cut in two, and of one on a slow link.
 const HEARING_TOLERANCE: Duration = Duration::from_millis(500);
 
+/// A busy ensemble has a few thousand events in a second.
+const EVENTS_PER_SECOND_MAX: u32 = 100_000;
+
 /// What a seed came to.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -73,6 +76,8 @@ pub struct Ensemble {
     trace: Trace,
     scratch: Scratch,
     stage: Stage,
+    /// The second at hand, and its events so far.
+    busy: (u64, u32),
     violation: Option<Violation>,
 }
 
@@ -118,6 +123,7 @@ impl Ensemble {
             trace: Trace::new(reading),
             scratch: Scratch::new().expect("a directory in memory"),
             stage: Stage::Faults,
+            busy: (0, 0),
             violation: None,
             scenario,
         };
@@ -138,12 +144,25 @@ impl Ensemble {
         self.scheduler.at(Time(0) + self.scenario.faults_for, Event::Stage);
     }
 
+    /// A thread that never sleeps is a bug of its own.
+    fn count_event(&mut self) {
+        let second = self.scheduler.now().as_ms() / 1000;
+        if second != self.busy.0 {
+            self.busy = (second, 0);
+        }
+        self.busy.1 += 1;
+        if self.busy.1 > EVENTS_PER_SECOND_MAX {
+            self.violate(format!("more than {EVENTS_PER_SECOND_MAX} events in a second: somebody spins"));
+        }
+    }
+
     fn run(&mut self) {
         while self.stage != Stage::Over
             && self.violation.is_none()
             && let Some(event) = self.scheduler.pop()
         {
             self.trace.mix(self.scheduler.now().0);
+            self.count_event();
             self.on_event(event);
         }
         if self.violation.is_none() {
