@@ -27,6 +27,7 @@ use crate::tree::store::Reader as TreeReader;
 use crate::types::error_code::ErrorCode;
 use crate::types::ids::{ServerId, SessionId, ShardId};
 use crate::types::limits;
+use crate::types::mutant::{self, Mutant};
 use crate::types::time::{Time, WallTime};
 use crate::types::zxid::Zxid;
 use crate::wire::client::{OpCode, WriteRequest, put_reply};
@@ -409,6 +410,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             }
             self.digests.push_back((header.zxid, self.tree.digest()));
         }
+        if self.effects.is_refused && mutant::is_active(Mutant::RefusedWithoutZxid) {
+            self.tree.undo();
+            self.reply.clear();
+            put_write_reply(&mut self.reply, op, header.cxid, header.zxid, &self.effects);
+            return self.push_published(self.tree.head(), SessionChange::None, Span::default(), origin);
+        }
         self.log.append(header.zxid, &self.entry, &mut self.log_out);
         debug_assert!(self.log.unflushed_bytes() <= in_flight_bytes_max(self.settings.entry_bytes_max));
         self.leader.on_proposed(header.zxid);
@@ -576,7 +583,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         self.snapshots.on_started();
         let digest = self.tree.settings().digest_enabled.then_some(self.committed_digest);
         let reader = self.tree.reader().expect("one reader per shard and one snapshot at a time");
-        out.push(Output::Snapshot(SnapshotJob { reader, zxid: self.tree.published(), digest }));
+        let is_wrong = mutant::is_active(Mutant::SnapshotOfUncommitted);
+        let zxid = if is_wrong { self.tree.head() } else { self.tree.published() };
+        out.push(Output::Snapshot(SnapshotJob { reader, zxid, digest }));
     }
 
     fn on_timeout(&mut self, now: Now, out: &mut Vec<Output<B>>) {

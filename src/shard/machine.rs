@@ -25,6 +25,7 @@ use crate::tree::zxid_of;
 use crate::types::error_code::ErrorCode;
 use crate::types::ids::{ConnectionId, SessionId, ShardId};
 use crate::types::limits;
+use crate::types::mutant::{self, Mutant};
 use crate::types::time::{Time, WallTime};
 use crate::types::zxid::Zxid;
 use crate::wire::client::{self, AuthPacket, OpCode, RequestHeader};
@@ -565,7 +566,7 @@ impl Desk {
         if op.is_write() {
             c.wait(Waiting::Write { op, xid: header.xid, len: payload.len(), since: now });
             self.forward(c, session, header.xid, op, body.rest());
-        } else if c.is_waiting() {
+        } else if c.is_waiting() && !mutant::is_active(Mutant::ReadsOvertakeWrites) {
             c.wait(Waiting::Read { payload: payload.into(), since: now });
         } else {
             self.serve_read(now, c, now, payload);

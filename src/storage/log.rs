@@ -22,6 +22,7 @@ use std::time::Duration;
 use self::open_file::{LogFile, WriteRange, Zeroing};
 use super::log_file;
 use crate::types::limits::LOG_IN_FLIGHT_BYTES_MAX;
+use crate::types::mutant::{self, Mutant};
 use crate::types::time::Time;
 use crate::types::zxid::Zxid;
 
@@ -483,12 +484,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
             && write.done
         {
             let Some(file) = self.files.iter_mut().find(|file| file.id == write.file) else { break };
-            if !file.named {
+            if !file.named && !mutant::is_active(Mutant::FlushBeforeName) {
                 break;
             }
-            self.flushed = write.upto.unwrap_or(self.flushed);
+            self.flushed = write.upto.unwrap_or(self.flushed).max(self.flushed);
             self.in_flight.pop_front();
         }
+        let is_early = |write: &&InFlight| write.done && mutant::is_active(Mutant::FlushOutOfOrder);
+        let early = self.in_flight.iter().filter(|write| is_early(write) || mutant::is_active(Mutant::AckBeforeFlush));
+        self.flushed = early.filter_map(|write| write.upto).fold(self.flushed, Zxid::max);
         if self.flushed > before {
             out.push(Output::Flushed { upto: self.flushed });
         }
@@ -545,7 +549,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         let Some(file) = self.files.iter_mut().find(|file| !file.is_started()) else { return false };
         // The block that the last write ended in is written again, so that write must be over; and a file starts only
         // once the one before it is whole, or a crash would leave a hole between the two.
-        if self.in_flight.iter().any(|write| !write.done && (write.partial || write.file != file.id)) {
+        let must_wait = |write: &InFlight| {
+            let shares_block = write.partial && !mutant::is_active(Mutant::WritesShareBlock);
+            !write.done && (shares_block || write.file != file.id)
+        };
+        if self.in_flight.iter().any(must_wait) {
             return false;
         }
         let Some(mut buffer) = self.buffers.pop() else { return false };

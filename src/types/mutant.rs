@@ -16,14 +16,14 @@ pub enum Mutant {
     FlushBeforeName,
     /// The next write starts while the one that shares its first block is under way (design §5).
     WritesShareBlock,
-    /// A failed durable write is tried again by carrying on (design §4; ZOOKEEPER-4882).
+    /// A durable write that failed is taken for a good one (design §4; ZOOKEEPER-4882). In the driver.
     FailedFlushIgnored,
     /// Recovery takes an entry whose checksum is wrong (design §5).
     TornEntryAccepted,
     /// Recovery stops at a torn tail and leaves it in the file (design §11).
     TornTailLeft,
-    /// A write is answered before its version can be read (design §3).
-    ReplyBeforePublish,
+    /// A shard answers a write and goes on serving the version before it (design §3).
+    ReplyBeforeAdoption,
     /// Reads that wait behind a write are served at the newest version, not at the write's (design §3).
     ReadsBehindWriteJump,
     /// Reads do not wait for the writes before them (design §3).
@@ -59,7 +59,7 @@ impl Mutant {
         Mutant::FailedFlushIgnored,
         Mutant::TornEntryAccepted,
         Mutant::TornTailLeft,
-        Mutant::ReplyBeforePublish,
+        Mutant::ReplyBeforeAdoption,
         Mutant::ReadsBehindWriteJump,
         Mutant::ReadsOvertakeWrites,
         Mutant::ReplyBeforeEvents,
