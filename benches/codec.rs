@@ -79,7 +79,7 @@ fn payload(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 
 fn requests(c: &mut Criterion) {
     let mut group = c.benchmark_group("request");
-    let get = payload(|out| client_encode::read(out, 1, client_encode::op::GET_DATA, PATH, false));
+    let get = payload(|out| client_encode::read(out, 1, OpCode::GetData, PATH, false));
     group.bench_function("decode getData", |b| {
         b.iter(|| {
             let mut body = Reader::new(black_box(&get));

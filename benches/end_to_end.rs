@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use oxkeeper::types::ids::{PASSWORD_BYTES, SessionId};
 use oxkeeper::types::zxid::Zxid;
-use oxkeeper::wire::client_encode::{self, ANY_VERSION, ConnectRequest, ConnectResponse, ReplyHeader, op};
+use oxkeeper::wire::client::OpCode;
+use oxkeeper::wire::client_encode::{self, ANY_VERSION, ConnectRequest, ConnectResponse, ReplyHeader};
 use tempfile::TempDir;
 
 const PATH: &str = "/znode";
@@ -124,7 +125,7 @@ fn requests(c: &mut Criterion) {
     sessions[0].send(&create);
     sessions[0].take_answers(1);
     let (mut get, mut set) = (Vec::new(), Vec::new());
-    client_encode::read(&mut get, 1, op::GET_DATA, PATH, false);
+    client_encode::read(&mut get, 1, OpCode::GetData, PATH, false);
     client_encode::set_data(&mut set, 1, PATH, &DATA, ANY_VERSION);
     for (name, frame) in [("getData", &get), ("setData", &set)] {
         let mut group = c.benchmark_group(name);

@@ -12,15 +12,18 @@ use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{
-    Arguments, Config, ConfigError, ConfigFile, Mode, Origin, OtherFiles, Parsed, PortAndDirectory, Start,
-    SystemProperties, Warning,
+    Arguments, Config, ConfigError, ConfigFile, Origin, OtherFiles, Parsed, PortAndDirectory, Start, SystemProperties,
+    Warning,
 };
+use crate::dev::{self, DevSettings};
 use crate::io::placement::Placement;
+use crate::io::process::Process;
 use crate::io::run::{Server, ServerSettings, Started};
 use crate::io::settings::resolve;
 use crate::load;
 use crate::server::status::version_text;
 use crate::sim;
+use crate::types::limits;
 
 #[derive(Parser)]
 #[command(name = "oxkeeper", version, about = "Apache ZooKeeper, built again: a drop-in server for Linux and NVMe.")]
@@ -33,7 +36,7 @@ struct Cli {
 enum Command {
     /// Run a server: with a zoo.cfg, or with nothing at all (port 2181, data in ./oxkeeper-data).
     Server(ServerArgs),
-    /// Run a throw-away server: empty, in a temporary directory that goes with it.
+    /// Run a throw-away server, or a whole ensemble on this machine: empty, in a temporary directory that goes with it.
     Dev(DevArgs),
     /// Drive any ZooKeeper server with load, and report.
     Bench(Box<load::args::BenchArgs>),
@@ -51,9 +54,15 @@ struct ServerArgs {
 
 #[derive(Args)]
 struct DevArgs {
-    /// Client port; 0 lets the system choose.
+    /// How many servers: 3 bear the loss of one, 5 that of two.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(dev::SERVERS_MAX)))]
+    servers: u16,
+    /// Client port, of the first server if there are several; 0 lets the system choose.
     #[arg(long, default_value_t = 2181)]
     port: u16,
+    /// Where data is kept, and stays. Default: a temporary directory.
+    #[arg(long)]
+    dir: Option<PathBuf>,
 }
 
 /// What stands before a start that failed.
@@ -65,7 +74,8 @@ struct Failure {
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Server(args) => server(&args.words),
-        Command::Dev(args) => dev(&args),
+        Command::Dev(args) if args.servers > 1 => dev_ensemble(&args),
+        Command::Dev(args) => dev_server(&args),
         Command::Bench(args) => return load::run(*args),
         Command::Sim(args) => return sim::run::run(args),
     };
@@ -89,21 +99,13 @@ fn server(words: &[String]) -> Result<(), Failure> {
     start_logging();
     let (config, warnings) = read_config(words)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    if config.mode() == Mode::Distributed {
-        return Err(Failure {
-            text:
-                "this configuration names several voting servers, and ensembles are not supported yet: leave out the \
-                   server.N lines to run a single server"
-                    .to_owned(),
-            code: 2,
-        });
-    }
     serve(resolve(&config, seed()))
 }
 
-fn dev(args: &DevArgs) -> Result<(), Failure> {
+fn dev_server(args: &DevArgs) -> Result<(), Failure> {
     start_logging();
-    let dir = std::env::temp_dir().join(format!("oxkeeper-dev-{}-{:x}", std::process::id(), seed()));
+    let temporary = std::env::temp_dir().join(format!("oxkeeper-dev-{}-{:x}", std::process::id(), seed()));
+    let dir = args.dir.as_ref().unwrap_or(&temporary);
     let words = PortAndDirectory {
         client_port: args.port,
         data_dir: dir.display().to_string(),
@@ -116,28 +118,63 @@ fn dev(args: &DevArgs) -> Result<(), Failure> {
     }
     let (config, _) = Config::from_words(&words, &properties).map_err(config_failure)?;
     let outcome = serve(resolve(&config, seed()));
-    if let Err(error) = std::fs::remove_dir_all(&dir) {
+    if args.dir.is_none()
+        && let Err(error) = std::fs::remove_dir_all(dir)
+    {
         tracing::warn!(path = %dir.display(), %error, "the temporary directory is left behind");
     }
     outcome
+}
+
+fn dev_ensemble(args: &DevArgs) -> Result<(), Failure> {
+    let settings = DevSettings { servers: args.servers, port: args.port, directory: args.dir.clone() };
+    let mut signals = signals()?;
+    let on_stop = |stopper: dev::Stopper| {
+        std::thread::spawn(move || {
+            for _ in signals.forever() {
+                stopper.stop();
+            }
+        });
+    };
+    dev::run(&settings, on_stop)
+        .map_err(|error| Failure { text: format!("the local ensemble could not be run: {error}"), code: 1 })
+}
+
+fn signals() -> Result<Signals, Failure> {
+    Signals::new([SIGTERM, SIGINT]).map_err(|error| Failure { text: format!("signal handlers: {error}"), code: 1 })
+}
+
+/// Ends a server whose standard input ends, if it is meant to: it was started by somebody who has gone.
+fn stop_with_stdin(process: Arc<Process>) {
+    if std::env::var_os(dev::STOPS_WITH_STDIN).is_some() {
+        std::thread::spawn(move || {
+            // An error is an end, too.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            process.stop();
+        });
+    }
 }
 
 /// Runs until somebody ends it.
 fn serve(settings: ServerSettings) -> Result<(), Failure> {
     let banner = settings.clone();
     let fail = |error: crate::io::run::ServerError| Failure { code: error.exit_code(), text: error.to_string() };
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|error| Failure { text: format!("signal handlers: {error}"), code: 1 })?;
+    let mut signals = signals()?;
     // A file size limit is to be an error of the write that meets it, which names the file, not a silent death.
     signal_hook::flag::register(SIGXFSZ, Arc::default())
         .map_err(|error| Failure { text: format!("signal handlers: {error}"), code: 1 })?;
     let server = Server::start(settings).map_err(fail)?;
     print_banner(&banner, &server.started);
     let process = server.process();
+    stop_with_stdin(server.process());
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             tracing::info!(signal, "stopping: what was accepted is finished first");
             process.stop();
+            std::thread::sleep(limits::STOP_LIMIT);
+            let seconds = limits::STOP_LIMIT.as_secs();
+            tracing::error!("the stop has taken {seconds} s: what is not finished now is left to the next start");
+            std::process::exit(1);
         }
     });
     server.join().map_err(fail)?;
@@ -157,6 +194,10 @@ fn print_banner(settings: &ServerSettings, started: &Started) {
         }
     };
     tracing::info!("oxkeeper {version}");
+    if let Some(member) = &settings.member {
+        let members: Vec<String> = member.ensemble.members().map(|id| id.to_string()).collect();
+        tracing::info!("member        server {} of {}", member.zab.server, members.join(", "));
+    }
     tracing::info!("client port   {address}");
     tracing::info!("cores         {cores}");
     tracing::info!("data          {}", settings.status.data_dir);

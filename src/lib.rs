@@ -30,7 +30,7 @@
 //!    txn; the txn is applied at once (`tree/apply.rs`), which gives the next head; its bytes go to the log
 //!    (`storage/log.rs`) and its reply and changes into a block (`tree/publication.rs`).
 //! 3. One durable write carries everything that arrived while the last one was under way (`io/ring/log.rs`).
-//! 4. The flush is this server's own ack; with a quorum of acks (`zab/leader.rs`; an ensemble of one is a quorum of
+//! 4. The flush is this server's own ack; with a quorum of acks (`zab/acks.rs`; an ensemble of one is a quorum of
 //!    itself) the block is committed and published.
 //! 5. Each shard walks the block (`shard/follow.rs`): for each txn it fires watches, then sends the reply if the request
 //!    was one of its own, then serves, at exactly that version, the reads of that session that waited behind the write.
@@ -44,7 +44,8 @@
 //! # What holds
 //!
 //! - `committed ≤ head`; the head is the end of the log; what is published is committed.
-//! - An ack leaves only after `Flushed`. A durable write that fails is never tried again: the process stops.
+//! - An ack leaves only after `Flushed`. A durable write that fails is never tried again: the process stops. It also stops
+//!   when one does not end (`limits::FLUSH_LIMIT`), or when a shard does not move (`limits::SHARD_STALL_LIMIT`).
 //! - Zxids of one epoch have no gaps: what is refused is an error txn in its place.
 //! - A version, once published, never changes; a shard's version only rises; no client is told of a newer version than the
 //!   one that its next read is served from.
@@ -86,5 +87,7 @@ pub mod sim;
 pub mod io;
 
 pub mod load;
+
+pub mod dev;
 
 pub mod cli;

@@ -10,18 +10,20 @@ use std::time::Duration;
 
 use oxkeeper::server::pipeline::{self, Now, ZabCore, ZabSettings};
 use oxkeeper::server::snapshots::{ContainerSettings, SnapshotSettings};
-use oxkeeper::shard::auth::{AuthSettings, DigestAlgorithm};
+use oxkeeper::shard::auth::AuthSettings;
 use oxkeeper::shard::machine::{Input, Output, Shard, ShardSettings};
 use oxkeeper::shard::throttle::ThrottleSettings;
 use oxkeeper::storage::log::{self, LogConfig};
 use oxkeeper::tree::access::AccessSettings;
 use oxkeeper::tree::publication::Publisher;
 use oxkeeper::tree::{Tree, TreeSettings};
+use oxkeeper::types::digest_algorithm::DigestAlgorithm;
 use oxkeeper::types::ids::{ConnectionId, PASSWORD_BYTES, ServerId, SessionId, ShardId};
 use oxkeeper::types::limits;
 use oxkeeper::types::time::{Time, WallTime};
 use oxkeeper::types::zxid::Zxid;
-use oxkeeper::wire::client_encode::{self, ConnectRequest, op};
+use oxkeeper::wire::client::OpCode;
+use oxkeeper::wire::client_encode::{self, ConnectRequest};
 
 thread_local! {
     /// Blocks that this thread has asked for, anew or larger ones.
@@ -107,6 +109,7 @@ fn shard_settings() -> ShardSettings {
         access: AccessSettings::default(),
         large_request_bytes_max: usize::MAX,
         large_request_threshold: None,
+        request_throttle: None,
     }
 }
 
@@ -230,6 +233,15 @@ impl Bench {
                 pipeline::Output::Tell(told) => self.step_shard(Input::Told(told.tell)),
                 pipeline::Output::Snapshot(_) => {}
                 pipeline::Output::Stopped => panic!("nobody stopped it"),
+                pipeline::Output::Socket(_)
+                | pipeline::Output::StoreEpochs(_)
+                | pipeline::Output::ReadLog { .. }
+                | pipeline::Output::ReadSnapshot { .. }
+                | pipeline::Output::ReadOn { .. }
+                | pipeline::Output::CancelRead { .. }
+                | pipeline::Output::Truncate(_)
+                | pipeline::Output::Install(_)
+                | pipeline::Output::Store { .. } => panic!("it stands alone"),
                 pipeline::Output::Fatal { what } => panic!("{what}"),
             }
         }
@@ -316,7 +328,7 @@ fn reads_do_not_allocate(what: &str, connections: u64, depth: u64, frame: &[u8])
 #[test]
 fn a_get_data_does_not_allocate() {
     let mut frame = Vec::new();
-    client_encode::read(&mut frame, 1, op::GET_DATA, PATH, false);
+    client_encode::read(&mut frame, 1, OpCode::GetData, PATH, false);
     for (connections, depth) in [(1, 1), (1, 32), (8, 4)] {
         reads_do_not_allocate("getData", connections, depth, &frame);
     }

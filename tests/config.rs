@@ -1,9 +1,11 @@
 //! How a server is set up: each rule of zoo.cfg, of system properties and of the command line, by its checklist id.
 
 use oxkeeper::config::{
-    Arguments, Config, ConfigError, ConfigFile, DigestAlgorithm, FourLetterWhitelist, HostPort, Mode, OtherFiles,
-    Parsed, Role, Start, SystemProperties, Warning,
+    Arguments, Config, ConfigError, ConfigFile, Extensions, FourLetterWhitelist, HostPort, Mode, OtherFiles, Parsed,
+    Role, Start, SystemProperties, Warning,
 };
+use oxkeeper::shard::throttle::RequestThrottle;
+use oxkeeper::types::digest_algorithm::DigestAlgorithm;
 use oxkeeper::types::ids::ServerId;
 use proptest::prelude::*;
 use std::path::Path;
@@ -206,6 +208,19 @@ fn names_of_the_guide_that_do_nothing_point_to_those_that_work() {
     assert_eq!((config.request_throttle_max_requests, config.jute_maxbuffer_bytes), (0, 0xf_ffff));
 }
 
+// C-179
+#[test]
+fn the_request_throttle_is_off_unless_asked_for_and_then_obeyed() {
+    let throttle = |lines| oxkeeper::io::settings::resolve(&config(lines), 1).shard.request_throttle;
+    assert_eq!(throttle("throttled_op_wait_time=5"), None);
+    let lines = "request_throttle_max_requests=100\nthrottled_op_wait_time=5\nrequest_stale_latency_check=true\n\
+                 oxkeeper.shards=4";
+    let (requests_max, op_wait) = (25, Some(std::time::Duration::from_millis(5)));
+    assert_eq!(throttle(lines), Some(RequestThrottle { requests_max, op_wait, drops_stale: true }));
+    assert_eq!(warnings(lines, ""), "");
+    assert!(warnings("request_throttle_stall_time=5", "").contains("looked at again"));
+}
+
 // S-074
 #[test]
 fn flags_come_from_both_variables_and_the_command_line_wins() {
@@ -301,6 +316,52 @@ fn the_mode_follows_the_server_lines_and_standalone_enabled() {
     }
     assert!(warnings("server.1=a:1:2", "").contains("runs standalone"));
     assert!(warnings("standaloneEnabled=TRUE", "").is_empty());
+}
+
+const THREE: &str = "initLimit=5\nsyncLimit=2\nserver.1=a:1:2\nserver.2=b:1:2\nserver.3=c:1:2\n";
+
+fn member(lines: &str) -> Given<'_> {
+    Given { file: lines, myid: Some("2"), ..Given::default() }
+}
+
+#[test]
+fn times_of_failover_that_cannot_work_are_refused() {
+    for (lines, text) in [
+        ("oxkeeper.heartbeatMillis=40", "less than three heartbeats"),
+        ("oxkeeper.heartbeatTimeoutMillis=7000", "more than syncLimit, 6000 ms"),
+        ("oxkeeper.heartbeatMillis=0", "oxkeeper.heartbeatMillis=0"),
+        ("oxkeeper.extensions=telepathy", "wants all, none, or a list of cumulativeAcks, heartbeats"),
+        ("oxkeeper.extensions=none,heartbeats", "oxkeeper.extensions"),
+    ] {
+        check_fatal(&member(&with(&format!("{THREE}{lines}"))), text);
+    }
+    for lines in
+        ["", "oxkeeper.heartbeatMillis=40\noxkeeper.extensions=-heartbeats", "oxkeeper.heartbeatTimeoutMillis=6000"]
+    {
+        let (_, warnings) = member(&with(&format!("{THREE}{lines}"))).config();
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+}
+
+#[test]
+fn extensions_are_on_unless_they_are_switched_off() {
+    let extensions = |value: &str| config(&format!("oxkeeper.extensions={value}")).extensions;
+    let all = config("").extensions;
+    assert!(all.heartbeats && all.leadership_transfer && all.cumulative_acks);
+    assert_eq!((extensions("all"), extensions("none")), (all, Extensions::default()));
+    assert_eq!(extensions("-heartbeats, -commitIndex"), Extensions { heartbeats: false, commit_index: false, ..all });
+    assert_eq!(extensions("all,-heartbeats"), Extensions { heartbeats: false, ..all });
+    assert_eq!(extensions("heartbeats"), Extensions { heartbeats: true, ..Extensions::default() });
+}
+
+#[test]
+fn what_members_cannot_do_yet_is_said() {
+    let lines = format!("{THREE}reconfigEnabled=true\nobserverMasterPort=2191\n");
+    let given = Given { flags: "-Dreadonlymode.enabled=true -Dleader.nodelay=false", ..member(&lines) };
+    let file = with(given.file);
+    let (_, warnings) = Given { file: &file, ..given }.config();
+    let keys: Vec<_> = warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert_eq!(keys, ["leader.nodelay", "reconfigEnabled", "readonlymode.enabled", "observerMasterPort"]);
 }
 
 // S-080
@@ -443,6 +504,8 @@ fn the_super_user_is_read_and_never_printed() {
     assert_eq!(config.super_digest.as_ref().unwrap().0, "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
     assert_eq!(config.digest_alg, DigestAlgorithm::Sha3_256);
     assert!(!format!("{config:?}").contains("D/InIHSb7"));
+    let config = super_config("DigestAuthenticationProvider.digestAlg=sha-512/256");
+    assert_eq!(config.digest_alg, DigestAlgorithm::Sha512_256, "every hash that digest ids can be made with");
 }
 
 // S-093

@@ -196,10 +196,43 @@ fn a_server_that_starts_on_a_full_disk_serves_once_there_is_space() {
     disk.fill_but(0);
     let server = Server::start(&ours(), home.path(), &settings);
     wait_until("a line for the operator", &server, || server.log().contains("the log's disk is full"));
+    let refused = Client::connect(server.address, 30_000).expect_err("there is no room for a session");
+    assert_eq!(refused, Ended::Closed);
     disk.free();
-    let mut client = connect(&server);
+    let mut client = None;
+    wait_until("sessions are opened", &server, || {
+        client = Client::connect(server.address, 30_000).ok();
+        client.is_some()
+    });
+    let mut client = client.expect("waited for");
     assert_eq!(client.read(op::EXISTS, "/kept", false).expect("an answer").err, 0);
     wait_until("writes are accepted", &server, || client.create("/new", b"", 0).expect("an answer").err == 0);
+}
+
+/// What expires on a disk that is full has no room in the log: the stop goes without it.
+#[test]
+fn a_stop_on_a_full_disk_ends_soon_and_what_it_had_no_room_for_happens_again() {
+    let disk = SmallDisk::mount();
+    let home = tempfile::tempdir().expect("a temporary directory can be made");
+    let log_dir = disk.path.join("log");
+    let config = vec![format!("dataLogDir={}", log_dir.display()), "tickTime=500".to_owned()];
+    let settings = Settings { config, properties: Vec::new() };
+    let mut server = Server::start(&ours(), home.path(), &settings);
+    let mut leaving = Client::connect(server.address, 1000).expect("the server accepts sessions");
+    assert_eq!(leaving.create("/ephemeral", b"", 1).expect("an answer").err, 0);
+    assert_eq!(server.terminate(), Some(0));
+    disk.fill_but(0);
+    let mut server = Server::start(&ours(), home.path(), &settings);
+    wait_until("the session's end", &server, || server.log().contains("session expired"));
+    let start = Instant::now();
+    assert_eq!(server.terminate(), Some(0), "{}", server.log());
+    assert!(start.elapsed() < NOTICED_WITHIN, "stopped after {:?}", start.elapsed());
+    disk.free();
+    let server = Server::start(&ours(), home.path(), &settings);
+    let mut client = connect(&server);
+    wait_until("the ephemeral goes with its session", &server, || {
+        client.read(op::EXISTS, "/ephemeral", false).expect("an answer").err == -101
+    });
 }
 
 #[test]

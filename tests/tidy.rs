@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sim", &["types", "config", "wire", "tree", "storage", "zab", "shard", "server", "ops"]),
     ("io", &["types", "config", "wire", "tree", "storage", "zab", "shard", "server", "ops"]),
     ("load", &["types", "wire", "io"]),
+    ("dev", &["types", "config"]),
 ];
 
 /// Files at the top of `src/`: they put everything together, so they may use everything.

@@ -118,6 +118,8 @@ impl Reader {
         self.set_peer_type();
         if self.draft.config.mode() == Mode::Distributed {
             self.check_distributed();
+            self.check_failover();
+            self.check_not_yet();
         }
     }
 
@@ -188,6 +190,53 @@ impl Reader {
         self.errors.extend(missing.into_iter().map(|(key, remedy)| ConfigError::Missing { key, remedy }));
         if let Some(why) = conflict {
             self.conflict("myid", Origin::Nowhere, why);
+        }
+    }
+
+    /// Times that cannot work: a server would be taken for dead before it could be heard, or never.
+    fn check_failover(&mut self) {
+        let config = &self.draft.config;
+        let (every, after) = (config.heartbeat_ms, config.heartbeat_timeout_ms);
+        let limit = config.sync_limit_ticks.saturating_mul(config.tick_time_ms);
+        if !config.extensions.heartbeats || limit == 0 {
+            return;
+        }
+        let key = "oxkeeper.heartbeatTimeoutMillis";
+        if u64::from(after) < 3 * u64::from(every) {
+            let why = format!(
+                "{after} ms is less than three heartbeats of oxkeeper.heartbeatMillis={every}: one that is late would end a leader"
+            );
+            self.conflict(key, Origin::Nowhere, why);
+        } else if after > limit {
+            let why = format!(
+                "{after} ms is more than syncLimit, {limit} ms, which ends a link anyway; set a smaller one, or \
+                 oxkeeper.extensions=-heartbeats"
+            );
+            self.conflict(key, Origin::Nowhere, why);
+        }
+    }
+
+    /// What members of an ensemble of Java's can do and ours cannot yet.
+    fn check_not_yet(&mut self) {
+        let config = &self.draft.config;
+        let mut warnings = Vec::new();
+        if config.reconfig_enabled {
+            warnings.push((
+                "reconfigEnabled",
+                "reconfiguration is refused for now; change the server lines and restart one by one",
+            ));
+        }
+        if config.last_seen_membership.is_some() {
+            warnings.push(("dynamicConfigFile", "the proposed members in its .next file are not looked at"));
+        }
+        if config.read_only_mode_enabled {
+            warnings.push(("readonlymode.enabled", "a member without a quorum serves nobody for now"));
+        }
+        if config.observer_master_port.is_some() {
+            warnings.push(("observerMasterPort", "observers follow the leader for now"));
+        }
+        for (key, text) in warnings {
+            self.warn(key, Origin::Nowhere, text);
         }
     }
 

@@ -22,6 +22,4 @@ pub use ensemble::{HostPort, Member, Membership, QuorumGroups, Role, ServerAddre
 pub use error::{ConfigError, Origin, Warning};
 pub use parse::{ConfigFile, OtherFiles, Parsed};
 pub use properties::{Properties, Property};
-pub use server::{
-    Compression, Config, ConnectionThrottle, DigestAlgorithm, FourLetterWhitelist, Mode, Secret, ZabCore,
-};
+pub use server::{Config, ConnectionThrottle, Extensions, FourLetterWhitelist, Mode, Secret, ZabCore};

@@ -1,6 +1,8 @@
 //! `Config`: every setting that a server obeys, typed, with defaults filled in and derived values resolved.
 
 use super::ensemble::{HostPort, Member, Membership, Role};
+use crate::types::compression::Compression;
+use crate::types::digest_algorithm::DigestAlgorithm;
 use crate::types::ids::ServerId;
 use std::fmt;
 use std::path::PathBuf;
@@ -20,48 +22,6 @@ pub struct Secret(pub String);
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
-    }
-}
-
-/// `snapshot.compression.method`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Compression {
-    #[default]
-    None,
-    Gzip,
-    Snappy,
-}
-
-/// `DigestAuthenticationProvider.digestAlg`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum DigestAlgorithm {
-    #[default]
-    Sha1,
-    Sha224,
-    Sha256,
-    Sha384,
-    Sha512,
-    Sha3_224,
-    Sha3_256,
-    Sha3_384,
-    Sha3_512,
-}
-
-impl DigestAlgorithm {
-    /// The JDK's names and their aliases, in any case.
-    pub fn parse(name: &str) -> Option<DigestAlgorithm> {
-        Some(match name.to_ascii_uppercase().as_str() {
-            "SHA1" | "SHA-1" | "SHA" => DigestAlgorithm::Sha1,
-            "SHA-224" | "SHA224" => DigestAlgorithm::Sha224,
-            "SHA-256" | "SHA256" => DigestAlgorithm::Sha256,
-            "SHA-384" | "SHA384" => DigestAlgorithm::Sha384,
-            "SHA-512" | "SHA512" => DigestAlgorithm::Sha512,
-            "SHA3-224" => DigestAlgorithm::Sha3_224,
-            "SHA3-256" => DigestAlgorithm::Sha3_256,
-            "SHA3-384" => DigestAlgorithm::Sha3_384,
-            "SHA3-512" => DigestAlgorithm::Sha3_512,
-            _ => return None,
-        })
     }
 }
 
@@ -86,6 +46,53 @@ pub enum ZabCore {
     Auto,
     Dedicated,
     Shared,
+}
+
+/// `oxkeeper.extensions`: what two servers of ours may agree on beyond ZooKeeper's own protocol. Java never sees any of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Extensions {
+    /// One ack stands for all txns before it.
+    pub cumulative_acks: bool,
+    pub heartbeats: bool,
+    /// Many proposals in one packet.
+    pub batched_proposals: bool,
+    /// Proposals and heartbeats tell what is committed.
+    pub commit_index: bool,
+    /// A leader that stops hands over first.
+    pub leadership_transfer: bool,
+}
+
+impl Extensions {
+    pub const NAMES: [&str; 5] =
+        ["cumulativeAcks", "heartbeats", "batchedProposals", "commitIndex", "leadershipTransfer"];
+
+    fn flags(&mut self) -> [&mut bool; 5] {
+        [
+            &mut self.cumulative_acks,
+            &mut self.heartbeats,
+            &mut self.batched_proposals,
+            &mut self.commit_index,
+            &mut self.leadership_transfer,
+        ]
+    }
+
+    /// `all`, `none`, or names with commas between them; a list of names with `-` before them is all but those.
+    pub fn parse(text: &str) -> Option<Extensions> {
+        let words: Vec<&str> = text.split(',').map(str::trim).collect();
+        let mut extensions = Extensions::default();
+        if words == ["none"] {
+            return Some(extensions);
+        }
+        if words.iter().all(|word| *word == "all" || word.starts_with('-')) {
+            extensions.flags().into_iter().for_each(|flag| *flag = true);
+        }
+        for word in words.into_iter().filter(|word| *word != "all") {
+            let (name, is_on) = word.strip_prefix('-').map_or((word, true), |name| (name, false));
+            let at = Extensions::NAMES.iter().position(|known| *known == name)?;
+            *extensions.flags()[at] = is_on;
+        }
+        Some(extensions)
+    }
 }
 
 /// `connection_throttle_*`: a token bucket for ConnectRequests (`BlueThrottle`).
@@ -259,6 +266,12 @@ config! {
     multi_address_reachability_check_timeout_ms: u32,
 
     // Ours alone.
+    extensions: Extensions,
+    /// Between servers of ours: how often each is heard at least, and after how long a silence it counts as dead.
+    heartbeat_ms: u32,
+    heartbeat_timeout_ms: u32,
+    /// How long an election that has a quorum waits for better votes of servers that may be alive.
+    election_grace_ms: u32,
     /// 0: choose.
     shards: u32,
     /// CPUs to run on. None: those of the affinity mask.

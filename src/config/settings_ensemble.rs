@@ -1,10 +1,13 @@
 //! Settings that members of an ensemble obey. On a single server they are as without effect as in Java.
 
 use super::ensemble::Role;
+use super::server::Extensions;
 use super::settings::Outcome::{Bad, Taken, Warn};
-use super::settings::Source::{Bare, File, FileOrProperty, PassThrough};
-use super::settings::{ANY, Setting, Unit, at_least, flag, number, raised_to, real, text, within};
+use super::settings::Source::{Bare, File, FileOrProperty, Ours, PassThrough};
+use super::settings::{ANY, Setting, Unit, at_least, flag, idle, number, raised_to, real, text, within};
 use super::value::{positive, unsigned};
+
+const NEVER_DELAYED: &str = "nothing between servers is held back to be sent with more";
 
 pub(super) const SETTINGS: &[Setting] = &[
     number("initLimit", File, 0, Unit::Ticks, at_least(0), |d, v| d.config.init_limit_ticks = unsigned(v)),
@@ -44,8 +47,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         d.config.election_port_bind_retry = unsigned(v);
     }),
     flag("tcpKeepAlive", PassThrough, false, |d, v| d.config.tcp_keep_alive = v),
-    flag("leader.nodelay", Bare, true, |d, v| d.config.leader_nodelay = v),
-    flag("follower.nodelay", Bare, true, |d, v| d.config.follower_nodelay = v),
+    idle(flag("leader.nodelay", Bare, true, |d, v| d.config.leader_nodelay = v), NEVER_DELAYED),
+    idle(flag("follower.nodelay", Bare, true, |d, v| d.config.follower_nodelay = v), NEVER_DELAYED),
     number("fastleader.minNotificationInterval", PassThrough, 200, Unit::Ms, raised_to(1), |d, v| {
         d.config.fastleader_min_notification_interval_ms = unsigned(v);
     }),
@@ -81,6 +84,23 @@ pub(super) const SETTINGS: &[Setting] = &[
     flag("multiAddress.enabled", FileOrProperty, false, |d, v| d.config.multi_address_enabled = v),
     flag("multiAddress.reachabilityCheckEnabled", FileOrProperty, true, |d, v| {
         d.config.multi_address_reachability_check_enabled = v;
+    }),
+    // Ours alone.
+    text("oxkeeper.extensions", Ours, "all", |d, v| match Extensions::parse(v) {
+        Some(extensions) => {
+            d.config.extensions = extensions;
+            Taken
+        }
+        None => Bad(format!("all, none, or a list of {}; -name takes one out of all", Extensions::NAMES.join(", "))),
+    }),
+    number("oxkeeper.heartbeatMillis", Ours, 25, Unit::Ms, within(5, 20_000), |d, v| {
+        d.config.heartbeat_ms = unsigned(v);
+    }),
+    number("oxkeeper.heartbeatTimeoutMillis", Ours, 100, Unit::Ms, within(15, 60_000), |d, v| {
+        d.config.heartbeat_timeout_ms = unsigned(v);
+    }),
+    number("oxkeeper.electionGraceMillis", Ours, 15, Unit::Ms, within(0, 60_000), |d, v| {
+        d.config.election_grace_ms = unsigned(v);
     }),
     number("multiAddress.reachabilityCheckTimeoutMs", FileOrProperty, 1000, Unit::Ms, at_least(1), |d, v| {
         d.config.multi_address_reachability_check_timeout_ms = unsigned(v);

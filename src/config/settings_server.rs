@@ -1,19 +1,21 @@
 //! Settings of a single server: obeyed, or read and known to have no effect.
 
 use super::draft::Draft;
-use super::server::{Compression, DigestAlgorithm, FourLetterWhitelist, Secret, ZabCore};
+use super::server::{FourLetterWhitelist, Secret, ZabCore};
 use super::settings::Outcome::{Bad, Refused, Taken, Warn};
 use super::settings::Source::{Bare, File, Ours, PassThrough, PassThroughOrBare};
 use super::settings::{
     ANY, Outcome, Outside, Range, Setting, Unit, at_least, flag, idle, number, raised_to, real, text, within,
 };
 use super::value::{positive, positive_long, unsigned, unsigned_long};
+use crate::types::compression::Compression;
+use crate::types::digest_algorithm::DigestAlgorithm;
 use std::path::PathBuf;
 
 const NO_WAITING_FOR_FLUSHES: &str =
     "one durable write carries everything that came during the last one; nothing waits longer";
-const NO_THROTTLE_QUEUE: &str = "requests do not queue before they are processed; a connection that asks faster than it is \
-                                 answered is read more slowly (globalOutstandingLimit)";
+const NO_NAPS: &str = "requests that wait are looked at again as soon as another has been answered";
+const NO_CLOSED_CONNECTIONS: &str = "what was read from a connection goes with it";
 const GLOBAL_SESSIONS_ONLY: &str = "a single server has global sessions only, as ZooKeeper's";
 const ACL_CHECKED_AT_ONCE: &str = "a single server has no leader to spare: it checks each ACL itself";
 
@@ -92,12 +94,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         d.config.snap_size_limit_bytes = kilobytes(v);
     }),
     text("snapshot.compression.method", PassThrough, "", |d, v| {
-        d.config.snapshot_compression = match v.to_ascii_lowercase().as_str() {
-            "" => Compression::None,
-            "gz" => Compression::Gzip,
-            "snappy" => Compression::Snappy,
-            _ => return Warn(format!("{v} is not known; snapshots are not compressed. Write gz, snappy or nothing")),
+        let Some(compression) = Compression::parse(v) else {
+            return Warn(format!("{v} is not known; snapshots are not compressed. Write gz, snappy or nothing"));
         };
+        d.config.snapshot_compression = compression;
         Taken
     }),
     flag("snapshot.trust.empty", PassThrough, false, |d, v| d.config.snapshot_trust_empty = v),
@@ -164,36 +164,24 @@ pub(super) const SETTINGS: &[Setting] = &[
     number("globalOutstandingLimit", PassThrough, 1000, Unit::Count, raised_to(0), |d, v| {
         d.config.global_outstanding_limit = unsigned(v);
     }),
-    idle(
-        number("request_throttle_max_requests", PassThrough, 0, Unit::Count, raised_to(0), |d, v| {
-            d.config.request_throttle_max_requests = unsigned(v);
-        }),
-        NO_THROTTLE_QUEUE,
-    ),
+    number("request_throttle_max_requests", PassThrough, 0, Unit::Count, raised_to(0), |d, v| {
+        d.config.request_throttle_max_requests = unsigned(v);
+    }),
     idle(
         number("request_throttle_stall_time", PassThrough, 100, Unit::Ms, raised_to(1), |d, v| {
             d.config.request_throttle_stall_time_ms = unsigned(v);
         }),
-        NO_THROTTLE_QUEUE,
+        NO_NAPS,
     ),
-    idle(
-        flag("request_throttle_drop_stale", PassThrough, true, |d, v| d.config.request_throttle_drop_stale = v),
-        NO_THROTTLE_QUEUE,
-    ),
-    idle(
-        flag("request_stale_latency_check", PassThrough, false, |d, v| d.config.request_stale_latency_check = v),
-        NO_THROTTLE_QUEUE,
-    ),
+    flag("request_throttle_drop_stale", PassThrough, true, |d, v| d.config.request_throttle_drop_stale = v),
+    flag("request_stale_latency_check", PassThrough, false, |d, v| d.config.request_stale_latency_check = v),
     idle(
         flag("request_stale_connection_check", PassThrough, true, |d, v| d.config.request_stale_connection_check = v),
-        NO_THROTTLE_QUEUE,
+        NO_CLOSED_CONNECTIONS,
     ),
-    idle(
-        number("throttled_op_wait_time", PassThrough, 0, Unit::Ms, raised_to(0), |d, v| {
-            d.config.throttled_op_wait_time_ms = unsigned(v);
-        }),
-        NO_THROTTLE_QUEUE,
-    ),
+    number("throttled_op_wait_time", PassThrough, 0, Unit::Ms, raised_to(0), |d, v| {
+        d.config.throttled_op_wait_time_ms = unsigned(v);
+    }),
     number("largeRequestMaxBytes", PassThrough, 104_857_600, Unit::Bytes, raised_to(1), |d, v| {
         d.config.large_request_max_bytes = unsigned(v);
     }),

@@ -13,11 +13,12 @@ use std::time::Duration;
 use super::clock;
 use super::executor::Tasks;
 use super::mesh::Sleeper;
+use super::peer::CannotListen;
 use super::ring::{Event, Ring};
 use super::shard_driver::ShardDriver;
 use super::zab_driver::ZabDriver;
 use crate::server::pipeline::Now;
-use crate::server::stalls::Stalls;
+use crate::server::pauses::Pauses;
 use crate::types::time::Time;
 
 /// How long a core may spin before it sleeps is a setting; a pause longer than this between two turns is a stall.
@@ -31,6 +32,8 @@ pub enum Ended {
     Stopped,
     /// The process must end: the text says why.
     Fatal(String),
+    /// The process must end: a member that cannot be reached is none.
+    CannotListen(CannotListen),
 }
 
 pub struct Core {
@@ -46,8 +49,8 @@ impl Core {
     /// Runs until the server stops. The main task of this core's executor.
     pub async fn run(mut self) -> Ended {
         let tasks = Tasks::default();
-        let mut events = Vec::new();
-        let mut stalls = Stalls::new(clock::now(), TOLERATED_PAUSE);
+        let (mut events, mut for_zab) = (Vec::new(), Vec::new());
+        let mut stalls = Pauses::new(clock::now(), TOLERATED_PAUSE);
         let mut stop_by: Option<Time> = None;
         if let Some(zab) = &mut self.zab {
             zab.start(&mut self.ring);
@@ -61,9 +64,9 @@ impl Core {
                 );
                 zab.on_stall(now, stall, &mut self.ring);
             }
-            self.turn(now, &mut events);
+            self.turn(now, &mut events, &mut for_zab);
             if let Some(ended) = self.ended(now.time, &mut stop_by) {
-                if let (Ended::Fatal(_), Some(zab)) = (&ended, &mut self.zab) {
+                if let (Ended::Fatal(_) | Ended::CannotListen(_), Some(zab)) = (&ended, &mut self.zab) {
                     zab.abandon_helpers();
                 }
                 return ended;
@@ -73,11 +76,12 @@ impl Core {
         }
     }
 
-    fn turn(&mut self, now: Now, events: &mut Vec<Event>) {
+    fn turn(&mut self, now: Now, events: &mut Vec<Event>, for_zab: &mut Vec<Event>) {
         self.ring.drain(events);
-        // Durable writes first: what they publish is there for the requests of this turn.
-        for event in events.extract_if(.., |event| matches!(event, Event::Written { .. })) {
-            if let Some(zab) = &mut self.zab {
+        // Durable writes and peers first: what they publish is there for the requests of this turn.
+        if let Some(zab) = &mut self.zab {
+            for_zab.extend(events.extract_if(.., |event| zab.concerns(event)));
+            for event in for_zab.drain(..) {
                 zab.on_event(now, event, &mut self.ring);
             }
         }
@@ -116,8 +120,13 @@ impl Core {
     }
 
     fn ended(&self, now: Time, stop_by: &mut Option<Time>) -> Option<Ended> {
-        if let Some(what) = self.zab.as_ref().and_then(|zab| zab.fatal()) {
-            return Some(Ended::Fatal(what.to_owned()));
+        if let Some(zab) = &self.zab {
+            if let Some(what) = zab.fatal() {
+                return Some(Ended::Fatal(what.to_owned()));
+            }
+            if let Some(what) = zab.cannot_listen() {
+                return Some(Ended::CannotListen(what.clone()));
+            }
         }
         let zab_is_done = self.zab.as_ref().is_none_or(|zab| zab.has_stopped());
         let shard_is_told = self.shard.as_ref().is_none_or(|shard| shard.is_stopping());
@@ -140,7 +149,7 @@ impl Core {
             && self.zab.as_ref().is_none_or(|zab| zab.nothing_waits())
     }
 
-    async fn sleep(&mut self, tasks: &Tasks, stalls: &mut Stalls, deadline: Option<Time>) {
+    async fn sleep(&mut self, tasks: &Tasks, stalls: &mut Pauses, deadline: Option<Time>) {
         if !self.spin.is_zero() {
             self.ring.submit();
             let until = clock::now() + self.spin;

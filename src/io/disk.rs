@@ -45,6 +45,17 @@ pub enum DiskRequest {
     Rename { from: PathBuf, to: PathBuf },
     /// Removes a file; one that is not there is removed already.
     Remove { path: PathBuf },
+    /// Something rare that must come behind all of these. It tells those who wait for it by itself.
+    Errand(Errand),
+}
+
+/// What is done on the helper's thread.
+pub struct Errand(pub Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Errand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Errand")
+    }
 }
 
 /// How fast to zero.
@@ -166,6 +177,7 @@ impl Helper {
     fn on_request(&mut self, request: DiskRequest) {
         let event = match request {
             DiskRequest::ZeroAhead { path, from, upto, pace } => return self.start_zeroing(path, from, upto, pace),
+            DiskRequest::Errand(Errand(run)) => return run(),
             DiskRequest::MakeLog { path, first_block, length, zeroed } => {
                 let made = make_log(&path, &*first_block, length, zeroed, &self.zeros);
                 done(path, "making the log file", made, |path, file| DiskEvent::LogMade { path, file, zeroed })

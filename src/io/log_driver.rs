@@ -6,7 +6,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 use super::clock;
-use super::disk::{Disk, DiskEvent, DiskRequest, Pace};
+use super::disk::{Disk, DiskEvent, DiskRequest, Errand, Pace};
 use super::ring::{ForceSync, LOG_BLOCK_BYTES, LogBuffer, LogFile, Ring, WriteToken};
 use crate::storage::files::{self, TMP_PREFIX};
 use crate::storage::log::{self, FileId, WriteId};
@@ -144,6 +144,11 @@ impl LogDriver {
         }
         self.by_path.remove(&log.path);
         Ok(log.path)
+    }
+
+    /// Has something done behind everything that was asked about files so far.
+    pub fn run_errand(&mut self, errand: Errand) -> Result<(), String> {
+        self.ask(DiskRequest::Errand(errand))
     }
 
     fn ask(&mut self, request: DiskRequest) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use crate::ops::four_letter::Word;
 use crate::server::status::Command;
-use crate::shard::messages::{Batch, Tell};
+use crate::shard::messages::{Batch, NewStore, Tell};
 use crate::shard::status::{Needs, ShardStatus};
 use crate::types::ids::{ConnectionId, ShardId};
 
@@ -29,6 +29,7 @@ pub enum ToZab {
 /// From the zab core to a shard.
 pub enum ToShard {
     Tell(Tell),
+    Store(NewStore),
     /// A batch that was worked off, for its memory.
     Spent(Batch),
     Collect {

@@ -4,20 +4,26 @@
 //! Start at `ring/mod.rs`, then `mesh.rs`; everything `unsafe` is in `kernel/`.
 
 pub mod admission;
+pub mod bind;
 pub mod clock;
 pub mod cores;
 pub mod disk;
+pub mod epoch_writer;
 pub mod executor;
 mod kernel;
 pub mod log_driver;
 pub mod mail;
+pub mod member;
 pub mod mesh;
+pub mod peer;
 pub mod placement;
 pub mod process;
+pub mod recovered;
 pub mod ring;
 pub mod ring_refused;
 pub mod run;
 pub mod settings;
 pub mod shard_driver;
 pub mod snapshot_writer;
+pub mod transfers;
 pub mod zab_driver;

@@ -7,35 +7,39 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glommio::ExecutorJoinHandle;
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::admission::Admission;
+use super::bind::{bind_any, bind_to};
 use super::clock;
 use super::cores::{Core, Ended};
 use super::disk::Disk;
 use super::executor::start_core;
 use super::log_driver::LogDriver;
 use super::mail::{Newcomer, ToShard, ToZab};
-use super::mesh::{Inbox, Outbox, Sleeper, channel};
+use super::member::{MemberPlan, MemberSettings};
+use super::mesh::{Doorbell, Inbox, Outbox, Sleeper, channel};
+use super::peer::CannotListen;
 use super::placement::{self, Placement};
 use super::process::Process;
+use super::recovered::{self, Recovered, RecoveredMember};
 use super::ring::{ForceSync, LogBuffer, Ring, RingSettings};
 use super::ring_refused::RingRefused;
 use super::shard_driver::{ShardDriver, ShardQueues};
 use super::snapshot_writer::{SnapshotHelper, SnapshotWriterSettings};
 use super::zab_driver::{ZabDriver, ZabQueues};
 use crate::ops::four_letter::Whitelist;
-use crate::server::pipeline::{Now, Output as ZabOutput, ZabCore, ZabSettings, in_flight_bytes_max};
-use crate::server::recovery::TreeReplay;
+use crate::server::pipeline::{Member, Now, Output as ZabOutput, ZabCore, ZabSettings};
 use crate::server::status::Settings as StatusSettings;
 use crate::shard::machine::{Shard, ShardSettings};
+use crate::storage::epochs::EpochError;
 use crate::storage::files::{DataDirs, DirLocks};
-use crate::storage::recovery::{RecoveredState, RecoveryError, RecoveryOptions, recover};
+use crate::storage::recovery::RecoveryError;
 use crate::tree::publication::Publisher;
 use crate::tree::{Tree, TreeSettings};
 use crate::types::ids::ShardId;
 use crate::types::limits;
 use crate::types::zxid::Zxid;
+use crate::zab::{self, Zab};
 
 /// Everything that a server is made from, resolved from its configuration.
 #[derive(Clone, Debug)]
@@ -60,6 +64,8 @@ pub struct ServerSettings {
     pub placement: Placement,
     pub spin: Duration,
     pub status: StatusSettings,
+    /// `None` for a server that stands alone.
+    pub member: Option<MemberSettings>,
 }
 
 /// Why a server did not start, or had to end.
@@ -73,6 +79,9 @@ pub enum ServerError {
         error: io::Error,
     },
     Ring(RingRefused),
+    /// A member's election or quorum port.
+    CannotListen(CannotListen),
+    Epochs(EpochError),
     Io {
         doing: String,
         error: io::Error,
@@ -86,7 +95,9 @@ impl ServerError {
         match self {
             ServerError::Recovery(error) => error.exit_code(),
             ServerError::Ring(_) => i32::from(super::ring_refused::EXIT_CODE),
+            ServerError::CannotListen(_) => 14,
             ServerError::TtlWithoutOption
+            | ServerError::Epochs(_)
             | ServerError::Bind { .. }
             | ServerError::Io { .. }
             | ServerError::Fatal(_) => 1,
@@ -107,6 +118,8 @@ impl fmt::Display for ServerError {
                 "cannot listen on {address}: {error}. Is another server running there? clientPort sets another port"
             ),
             ServerError::Ring(refused) => refused.fmt(f),
+            ServerError::CannotListen(what) => what.fmt(f),
+            ServerError::Epochs(error) => error.fmt(f),
             ServerError::Io { doing, error } => write!(f, "{doing}: {error}"),
             ServerError::Fatal(what) => f.write_str(what),
         }
@@ -140,8 +153,8 @@ impl Server {
         let start = Instant::now();
         let files_max = placement::raise_open_files().unwrap_or(0);
         let dirs = settings.dirs.clone();
-        let locks = open_directories(&settings)?;
-        let tree = recover_tree(&settings)?;
+        let locks = recovered::open_directories(&settings)?;
+        let Recovered { tree, member } = recovered::recover_state(&settings)?;
         let recovered_in = start.elapsed();
         let listener = settings.listen.as_ref().map(|at| listen(at, settings.listen_backlog)).transpose()?;
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -150,7 +163,7 @@ impl Server {
             Started { address, zxid: tree.head(), znodes: counts.znodes, sessions: counts.sessions, recovered_in };
         let mut status = settings.status.clone();
         status.client_port = address.map_or(-1, |address| i32::from(address.port()));
-        let plan = Plan::new(settings, tree, listener, status, dirs, files_max)?;
+        let plan = Plan::new(settings, tree, member, listener, status, dirs, files_max)?;
         let process = Arc::clone(&plan.process);
         let cores = plan.launch()?;
         Ok(Server { process, cores, started, _locks: locks })
@@ -167,6 +180,7 @@ impl Server {
             match core.join() {
                 Ok(Ok(Ended::Stopped)) => {}
                 Ok(Ok(Ended::Fatal(what))) => return Err(ServerError::Fatal(what)),
+                Ok(Ok(Ended::CannotListen(what))) => return Err(ServerError::CannotListen(what)),
                 Ok(Err(refused)) => return Err(ServerError::Ring(refused)),
                 Err(error) => return Err(ServerError::Fatal(format!("a core ended: {error}"))),
             }
@@ -175,74 +189,11 @@ impl Server {
     }
 }
 
-fn open_directories(settings: &ServerSettings) -> Result<DirLocks, ServerError> {
-    settings.dirs.prepare(settings.datadir_autocreate).map_err(|error| ServerError::Recovery(error.into()))?;
-    settings.dirs.lock().map_err(|error| ServerError::Recovery(error.into()))
-}
-
-/// The newest state that the directories hold, all of it committed: an ensemble of one has nobody else to ask.
-fn recover_tree(settings: &ServerSettings) -> Result<Tree, ServerError> {
-    let marked = settings.dirs.take_initialize_marker();
-    let marked = marked.map_err(|error| ServerError::Io { doing: "the marker file initialize".to_owned(), error })?;
-    let options = RecoveryOptions {
-        trust_empty_snapshot: settings.trust_empty_snapshot,
-        db_autocreate: settings.db_autocreate || marked,
-        payload_bytes_max: settings.zab.entry_bytes_max,
-        in_flight_bytes_max: in_flight_bytes_max(settings.zab.entry_bytes_max) as u64,
-        ..RecoveryOptions::new(settings.dirs.clone())
-    };
-    let mut replay = TreeReplay::new(settings.tree.clone());
-    let recovered = recover(&options, &mut replay).map_err(ServerError::Recovery)?;
-    recovered.notes.iter().for_each(|note| tracing::warn!("{note}"));
-    let (loaded, mismatches) = replay.finish();
-    if mismatches > 0 {
-        tracing::warn!(mismatches, "txns did not lead to the digest that their writer had");
-    }
-    if loaded.has_ttl_without_option() {
-        return Err(ServerError::TtlWithoutOption);
-    }
-    let (mut tree, repairs) = loaded.finish();
-    for path in &repairs.without_acl {
-        tracing::error!(path, "this znode's ACL is not in the data directory: only a super user can reach it");
-    }
-    for path in &repairs.orphans {
-        tracing::warn!(path, "ephemeral of an unknown session deleted");
-    }
-    match recovered.state {
-        RecoveredState::Empty { trusted: false } => {
-            return Err(ServerError::Fatal(
-                "the database is empty, db.autocreate is false and there is no file `initialize` beside version-2: this \
-                 server does not start from nothing. Create the file if it is meant to"
-                    .to_owned(),
-            ));
-        }
-        // A log without a snapshot would be refused, by us and by Java: this one is there before the first txn.
-        RecoveredState::Empty { trusted: true } => {
-            tree.publish(tree.head());
-            write_first_snapshot(settings, &tree)?;
-        }
-        RecoveredState::Loaded { .. } => tree.publish(tree.head()),
-    }
-    Ok(tree)
-}
-
-fn write_first_snapshot(settings: &ServerSettings, tree: &Tree) -> Result<(), ServerError> {
-    let job = crate::server::pipeline::SnapshotJob {
-        reader: tree.reader().expect("nobody else reads yet"),
-        zxid: tree.head(),
-        digest: tree.settings().digest_enabled.then_some(tree.digest()),
-    };
-    let written = super::snapshot_writer::write(&settings.snapshots, job);
-    written.map(|_| ()).map_err(|error| ServerError::Io { doing: "writing the first snapshot".to_owned(), error })
-}
-
 fn listen((host, port): &(String, u16), backlog: Option<u32>) -> Result<TcpListener, ServerError> {
     let name = if host.is_empty() { format!("port {port}") } else { format!("{host}:{port}") };
     let bind = || -> io::Result<TcpListener> {
         if host.is_empty() || host == "0.0.0.0" || host == "::" {
-            // Both families where the kernel has both.
-            let any6 = SocketAddr::from(([0_u16; 8], *port));
-            return bind_to(any6, backlog).or_else(|_| bind_to(SocketAddr::from(([0_u8; 4], *port)), backlog));
+            return bind_any(*port, backlog);
         }
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in (host.as_str(), *port).to_socket_addrs()? {
@@ -256,23 +207,11 @@ fn listen((host, port): &(String, u16), backlog: Option<u32>) -> Result<TcpListe
     bind().map_err(|error| ServerError::Bind { address: name, error })
 }
 
-/// Java's backlog of 50 is too short for a storm of connections; the kernel's own limit is the default here.
-const BACKLOG: u32 = 4096;
-
-fn bind_to(address: SocketAddr, backlog: Option<u32>) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(backlog.unwrap_or(BACKLOG) as i32)?;
-    Ok(socket.into())
-}
-
 /// Queues between two cores hold so many messages; shards are bounded by their outstanding requests besides.
 const MAIL_MAX: usize = limits::BATCHES_PER_SHARD_MAX;
 const NEWCOMERS_MAX: usize = 256;
+/// Buffers for what peers send, on a zab core that has no shard beside it.
+const PEER_RECEIVE_BUFFERS: u16 = 128;
 
 /// A server, ready to be put on its threads.
 struct Plan {
@@ -298,12 +237,14 @@ struct ZabPlan {
     queues: ZabQueues,
     disk: Disk,
     snapshots: SnapshotHelper,
+    member: Option<(MemberPlan, Member)>,
 }
 
 impl Plan {
     fn new(
         settings: ServerSettings,
         tree: Tree,
+        member: Option<RecoveredMember>,
         listener: Option<TcpListener>,
         status: StatusSettings,
         dirs: DataDirs,
@@ -352,6 +293,7 @@ impl Plan {
             zab_doorbell.clone(),
             (0..count).map(doorbell_of).collect(),
         );
+        let member = member.map(|member| plan_member(&settings, member, count as u16, zab_doorbell)).transpose()?;
         let zab = ZabPlan {
             tree,
             publisher,
@@ -359,6 +301,7 @@ impl Plan {
             disk: Disk::start(disk_events).map_err(io("the disk helper"))?,
             snapshots: SnapshotHelper::start(settings.snapshots.clone(), snapshot_events)
                 .map_err(io("the snapshot helper"))?,
+            member,
         };
         Ok(Plan { settings, process: Arc::new(process), sleepers, shards, zab, listener })
     }
@@ -411,8 +354,9 @@ impl Seat {
             let mut core = self.sit_down(sleeper, &settings, &process)?;
             core.ring.submit();
             let ended = core.run().await;
-            if matches!(ended, Ended::Fatal(_)) {
-                process.stop();
+            match ended {
+                Ended::Stopped => {}
+                Ended::Fatal(_) | Ended::CannotListen(_) => process.stop(),
             }
             Ok(ended)
         };
@@ -428,7 +372,11 @@ impl Seat {
         process: &Arc<Process>,
     ) -> Result<Core, RingRefused> {
         let log_buffers = if self.zab.is_some() { settings.ring.log_buffers } else { 0 };
-        let receive_buffers = if self.shard.is_some() { settings.ring.receive_buffers } else { 8 };
+        let receive_buffers = match (&self.shard, &settings.member) {
+            (Some(_), _) => settings.ring.receive_buffers,
+            (None, Some(_)) => PEER_RECEIVE_BUFFERS,
+            (None, None) => 8,
+        };
         let ring_settings = RingSettings { log_buffers, receive_buffers, ..settings.ring.clone() };
         let mut ring = Ring::with_waker(ring_settings, sleeper.waker())?;
         if let Some(listener) = self.listener {
@@ -451,7 +399,39 @@ impl ZabPlan {
             .collect();
         let now = Now { time: clock::now(), wall: clock::wall_now() };
         let mut out: Vec<ZabOutput<LogBuffer>> = Vec::new();
-        let zab = ZabCore::standalone(settings.zab.clone(), self.tree, self.publisher, buffers, now, &mut out);
-        ZabDriver::new(zab, out, self.queues, log, self.snapshots, Arc::clone(process))
+        let (zab, member) = match self.member {
+            None => {
+                let zab = ZabCore::standalone(settings.zab.clone(), self.tree, self.publisher, buffers, now, &mut out);
+                (zab, None)
+            }
+            Some((plan, member)) => {
+                let settings = settings.zab.clone();
+                let zab = ZabCore::member(settings, member, self.tree, self.publisher, buffers, now, &mut out);
+                (zab, Some(plan.sit_down(ring)))
+            }
+        };
+        ZabDriver::new(zab, out, self.queues, log, self.snapshots, member, Arc::clone(process))
     }
+}
+
+/// The agreement machine of a member, and what it needs outside.
+fn plan_member(
+    settings: &ServerSettings,
+    recovered: RecoveredMember,
+    shards: u16,
+    doorbell: Doorbell,
+) -> Result<(MemberPlan, Member), ServerError> {
+    let member = settings.member.clone().expect("recovered as a member");
+    let epoch = |epoch: i64| u32::try_from(epoch.max(0)).unwrap_or(u32::MAX);
+    let stored = recovered.epochs;
+    let epochs = zab::Epochs { accepted: epoch(stored.accepted), current: epoch(stored.current) };
+    let mut zab_out = Vec::new();
+    let mut zab = Zab::member(member.zab.clone(), member.ensemble.clone(), recovered.history, epochs, &mut zab_out);
+    if !recovered.is_trusted {
+        zab.distrust();
+    }
+    let (options, tree, snapshots) = (recovered::options(settings), settings.tree.clone(), settings.snapshots.clone());
+    let plan = MemberPlan::new(member, stored, options, tree, snapshots, doorbell)
+        .map_err(|error| ServerError::Io { doing: "the helpers of a member".to_owned(), error })?;
+    Ok((plan, Member { zab, zab_out, shards, committed: recovered.committed }))
 }

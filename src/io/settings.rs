@@ -2,26 +2,28 @@
 
 use std::time::Duration;
 
+use super::member::MemberSettings;
+use super::peer::PeerSettings;
 use super::placement::{Allowed, Pinning, Placement};
 use super::ring::RingSettings;
 use super::run::ServerSettings;
 use super::snapshot_writer::SnapshotWriterSettings;
-use crate::config::{self, Config, FourLetterWhitelist, ZabCore};
+use crate::config::{self, Config, FourLetterWhitelist, HostPort, Mode, Role, ZabCore};
 use crate::ops::four_letter::Whitelist;
 use crate::server::pipeline::ZabSettings;
 use crate::server::snapshots::{ContainerSettings, SnapshotSettings};
-use crate::server::status::Settings as StatusSettings;
-use crate::shard::auth::{AuthSettings, DigestAlgorithm};
+use crate::server::status::{EnsembleStatus, Settings as StatusSettings};
+use crate::shard::auth::AuthSettings;
 use crate::shard::machine::ShardSettings;
-use crate::shard::throttle::{ThrottleSettings, Weights};
-use crate::storage::compression::Compression;
+use crate::shard::throttle::{RequestThrottle, ThrottleSettings, Weights};
 use crate::storage::files::DataDirs;
 use crate::storage::log::{BLOCK_BYTES, LogConfig};
 use crate::tree::TreeSettings;
 use crate::tree::access::AccessSettings;
 use crate::types::ids::{ServerId, ShardId};
 use crate::types::limits;
-use crate::zab::leases;
+use crate::zab::quorum::Ensemble;
+use crate::zab::{self, leases};
 
 /// Log files are zeroed ahead by so much at a time, at most; a smaller `preAllocSize` is respected.
 const STRETCH_BYTES: u64 = 4 << 20;
@@ -62,7 +64,7 @@ pub fn resolve(config: &Config, seed: u64) -> ServerSettings {
         zab: zab(config, seed),
         snapshots: SnapshotWriterSettings {
             dirs: dirs.clone(),
-            compression: compression(config.snapshot_compression),
+            compression: config.snapshot_compression,
             with_last_processed: config.serialize_last_processed_zxid,
             purge: config.autopurge_purge_interval_hours.map(|hours| {
                 (config.autopurge_snap_retain_count as usize, Duration::from_secs(3600 * u64::from(hours)))
@@ -87,8 +89,38 @@ pub fn resolve(config: &Config, seed: u64) -> ServerSettings {
         placement,
         spin: Duration::from_micros(u64::from(config.spin_us)),
         status: status(config, &dirs),
+        member: member(config, seed),
         dirs,
     }
+}
+
+/// `None`: the server stands alone, or its configuration has not been checked.
+fn member(config: &Config, seed: u64) -> Option<MemberSettings> {
+    if config.mode() == Mode::Standalone {
+        return None;
+    }
+    let server = config.server_id?;
+    let ensemble = Ensemble::new(config.membership.clone())?;
+    let on_all = |mut addresses: Vec<HostPort>| {
+        if config.quorum_listen_on_all_ips {
+            addresses.iter_mut().for_each(|address| *address = HostPort::wildcard(address.port));
+            addresses.sort();
+            addresses.dedup();
+        }
+        addresses
+    };
+    Some(MemberSettings {
+        zab: zab::settings::Settings::of(config, server, seed),
+        peers: PeerSettings {
+            election: on_all(ensemble.election_addresses(server)),
+            quorum: on_all(ensemble.quorum_addresses(server)),
+            bind_retries_max: Some(config.election_port_bind_retry).filter(|retries| *retries > 0),
+            keep_alive: config.tcp_keep_alive,
+            user_timeout: Duration::from_millis(config.cnx_timeout_ms.into()),
+        },
+        ensemble,
+        snapshot_size_factor: config.snapshot_size_factor,
+    })
 }
 
 fn placement(config: &Config) -> Placement {
@@ -125,11 +157,12 @@ fn shard(config: &Config, access: AccessSettings, shards: usize) -> ShardSetting
         outstanding_max: (config.global_outstanding_limit as usize / shards).max(1),
         large_request_threshold: config.large_request_threshold_bytes.map(|bytes| bytes as usize),
         large_request_bytes_max: large_request_bytes_max(config, shards),
+        request_throttle: request_throttle(config, shards),
         sessionless_timeout: Duration::from_millis(u64::from(config.nio_sessionless_cnxn_timeout_ms)),
         touch_report_delay: leases::report_delay(tick(config)),
         extended_types: config.extended_types_enabled,
         auth: AuthSettings {
-            digest_algorithm: digest_algorithm(config.digest_alg),
+            digest_algorithm: config.digest_alg,
             super_digest: config.super_digest.as_ref().map(|secret| secret.0.clone()),
             ensemble_names: (!config.ensemble_auth_names.is_empty()).then(|| config.ensemble_auth_names.clone()),
             enforced_schemes: (!config.enforce_auth_schemes.is_empty()).then(|| config.enforce_auth_schemes.clone()),
@@ -144,6 +177,15 @@ fn large_request_bytes_max(config: &Config, shards: usize) -> usize {
     (whole / shards).max(whole.min(config.jute_maxbuffer_bytes))
 }
 
+fn request_throttle(config: &Config, shards: usize) -> Option<RequestThrottle> {
+    let (requests_max, op_wait) = (config.request_throttle_max_requests as usize, config.throttled_op_wait_time_ms);
+    (requests_max > 0).then(|| RequestThrottle {
+        requests_max: (requests_max / shards).max(1),
+        op_wait: (op_wait > 0).then(|| Duration::from_millis(u64::from(op_wait))),
+        drops_stale: config.request_throttle_drop_stale && config.request_stale_latency_check,
+    })
+}
+
 fn zab(config: &Config, seed: u64) -> ZabSettings {
     let entry_bytes_max = config.jute_maxbuffer_bytes.saturating_add(config.jute_maxbuffer_extrasize_bytes);
     let stretch = match config.pre_alloc_bytes {
@@ -151,7 +193,10 @@ fn zab(config: &Config, seed: u64) -> ZabSettings {
         bytes => bytes.next_multiple_of(BLOCK_BYTES as u64).min(STRETCH_BYTES),
     };
     ZabSettings {
-        server: STANDALONE_ID,
+        server: match config.mode() {
+            Mode::Standalone => STANDALONE_ID,
+            Mode::Distributed => config.server_id.unwrap_or(STANDALONE_ID),
+        },
         tick: tick(config),
         entry_bytes_max,
         snapshots: SnapshotSettings { txns: u64::from(config.snap_count), log_bytes: config.snap_size_limit_bytes },
@@ -193,28 +238,6 @@ fn tick(config: &Config) -> Duration {
     Duration::from_millis(u64::from(config.tick_time_ms))
 }
 
-fn compression(compression: config::Compression) -> Compression {
-    match compression {
-        config::Compression::None => Compression::None,
-        config::Compression::Gzip => Compression::Gzip,
-        config::Compression::Snappy => Compression::Snappy,
-    }
-}
-
-fn digest_algorithm(algorithm: config::DigestAlgorithm) -> DigestAlgorithm {
-    match algorithm {
-        config::DigestAlgorithm::Sha1 => DigestAlgorithm::Sha1,
-        config::DigestAlgorithm::Sha224 => DigestAlgorithm::Sha224,
-        config::DigestAlgorithm::Sha256 => DigestAlgorithm::Sha256,
-        config::DigestAlgorithm::Sha384 => DigestAlgorithm::Sha384,
-        config::DigestAlgorithm::Sha512 => DigestAlgorithm::Sha512,
-        config::DigestAlgorithm::Sha3_224 => DigestAlgorithm::Sha3_224,
-        config::DigestAlgorithm::Sha3_256 => DigestAlgorithm::Sha3_256,
-        config::DigestAlgorithm::Sha3_384 => DigestAlgorithm::Sha3_384,
-        config::DigestAlgorithm::Sha3_512 => DigestAlgorithm::Sha3_512,
-    }
-}
-
 fn status(config: &Config, dirs: &DataDirs) -> StatusSettings {
     let absolute = |path: std::path::PathBuf| std::path::absolute(&path).unwrap_or(path).display().to_string();
     StatusSettings {
@@ -228,8 +251,24 @@ fn status(config: &Config, dirs: &DataDirs) -> StatusSettings {
         max_client_cnxns: config.max_client_cnxns as i32,
         min_session_timeout_ms: config.min_session_timeout_ms as i32,
         max_session_timeout_ms: config.max_session_timeout_ms as i32,
-        ensemble: None,
+        ensemble: ensemble_status(config),
     }
+}
+
+fn ensemble_status(config: &Config) -> Option<EnsembleStatus> {
+    let own = config.own_member().filter(|_| config.mode() == Mode::Distributed)?;
+    let text = config.membership.config_text();
+    let address = own.addresses.first()?;
+    Some(EnsembleStatus {
+        init_limit_ticks: config.init_limit_ticks as i32,
+        sync_limit_ticks: config.sync_limit_ticks as i32,
+        election_port: address.election_port,
+        quorum_port: address.quorum_port,
+        observer: config.peer_type == Role::Observer,
+        members: text.lines().filter(|line| !line.starts_with("version=")).map(str::to_owned).collect(),
+        voters: config.membership.participants().count() as u32,
+        config_version: config.membership.version,
+    })
 }
 
 const _: () = assert!(LOG_WRITE_BYTES as usize <= limits::LOG_IN_FLIGHT_BYTES_MAX);

@@ -102,6 +102,7 @@ impl ShardDriver {
             any = true;
             match mail {
                 ToShard::Tell(tell) => self.step(now, Input::Told(tell), ring),
+                ToShard::Store(store) => self.step(now, Input::Store(store), ring),
                 ToShard::Spent(batch) => self.shard.recycle(batch),
                 ToShard::Collect { ticket, needs } => {
                     let status = Box::new(self.shard.status(needs, now, clock::wall_now()));

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::mesh::Outbox;
 use crate::server::pipeline::SnapshotJob;
-use crate::storage::compression::Compression;
+use crate::storage::compression::Sink;
 use crate::storage::files::{self, DataDirs};
+use crate::storage::recovery::{RecoveryError, RecoveryOptions};
 use crate::storage::snapshot::{AclIds, SnapshotDigest, SnapshotEnd, SnapshotWriter};
 use crate::storage::snapshot_file;
 use crate::tree::store::Reader;
+use crate::types::compression::Compression;
 use crate::types::ids::SessionId;
 use crate::types::path;
 use crate::wire::txn::TxnDigest;
@@ -102,28 +104,44 @@ fn run(settings: &SnapshotWriterSettings, jobs: &Receiver<SnapshotJob>, mut done
 }
 
 /// Writes one version down. Returns the size of the file in bytes.
-pub fn write(settings: &SnapshotWriterSettings, mut job: SnapshotJob) -> io::Result<u64> {
-    job.reader.hold();
+pub fn write(settings: &SnapshotWriterSettings, job: SnapshotJob) -> io::Result<u64> {
+    let (dir, zxid) = (settings.dirs.snapshots(), job.zxid);
+    let path = snapshot_file::write(&dir, zxid, settings.compression, |sink| fill(settings, job, sink))?;
+    Ok(path.metadata()?.len())
+}
+
+/// The same for a leader's snapshot, which stands for everything that the directories hold.
+pub fn install(
+    settings: &SnapshotWriterSettings,
+    recovery: &RecoveryOptions,
+    job: SnapshotJob,
+) -> Result<u64, RecoveryError> {
+    let zxid = job.zxid;
+    let path = snapshot_file::install(recovery, zxid, settings.compression, |sink| fill(settings, job, sink))?;
+    match path.metadata() {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) => Err(RecoveryError::Io { path, error }),
+    }
+}
+
+fn fill(settings: &SnapshotWriterSettings, mut job: SnapshotJob, sink: Sink) -> io::Result<Sink> {
     let reader = &mut job.reader;
     let acls = acls_in_use(reader);
     let sessions: Vec<_> = reader.sessions().map(|(id, timeout_ms)| (SessionId(id), timeout_ms)).collect();
     let digest = job.digest.map(|digest| SnapshotDigest { zxid: job.zxid, digest: TxnDigest::new(digest) });
     let end = SnapshotEnd { digest, last_processed: settings.with_last_processed.then_some(job.zxid) };
-    let path = snapshot_file::write(&settings.dirs.snapshots(), job.zxid, settings.compression, |sink| {
-        let mut writer = SnapshotWriter::begin(sink, sessions.into_iter(), &acls)?;
-        let mut walk = reader.walk();
-        let mut count = 0;
-        while let Some(node) = reader.walk_on(&mut walk) {
-            let path = if node.path() == path::ROOT { "" } else { node.path() };
-            writer.node(path, node.data(), node.acl(), &node.stat())?;
-            count += 1;
-            if count % REFRESH_EVERY == 0 {
-                reader.refresh();
-            }
+    let mut writer = SnapshotWriter::begin(sink, sessions.into_iter(), &acls)?;
+    let mut walk = reader.walk();
+    let mut count = 0;
+    while let Some(node) = reader.walk_on(&mut walk) {
+        let path = if node.path() == path::ROOT { "" } else { node.path() };
+        writer.node(path, node.data(), node.acl(), &node.stat())?;
+        count += 1;
+        if count % REFRESH_EVERY == 0 {
+            reader.refresh();
         }
-        writer.finish(&end)
-    })?;
-    Ok(path.metadata()?.len())
+    }
+    writer.finish(&end)
 }
 
 /// Java wants every list before the znodes that use it.

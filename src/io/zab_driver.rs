@@ -4,18 +4,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clock;
 use super::disk::DiskEvent;
 use super::log_driver::LogDriver;
 use super::mail::{ToShard, ToZab};
+use super::member::{MemberDriver, MemberInput};
 use super::mesh::{Full, Inbox, Outbox};
+use super::peer::CannotListen;
 use super::process::Process;
 use super::ring::{Event, LogBuffer, Ring};
 use super::snapshot_writer::{SnapshotDone, SnapshotHelper};
 use crate::ops::four_letter::{self, Word};
 use crate::server::pipeline::{Input, Now, Output, ZabCore};
+use crate::server::reigns::Reigns;
 use crate::server::stats::ZabStats;
-use crate::server::status::{Command, Status};
-use crate::shard::status::ShardStatus;
+use crate::server::status::{Command, Mode, Status, ZabStatus};
+use crate::shard::status::{Needs, ShardStatus};
 use crate::types::ids::{ConnectionId, ShardId};
 use crate::types::time::Time;
 
@@ -48,6 +52,9 @@ pub struct ZabDriver {
     unsent: Vec<VecDeque<ToShard>>,
     log: LogDriver,
     snapshots: SnapshotHelper,
+    /// `None` for a server that stands alone.
+    member: Option<MemberDriver>,
+    reigns: Option<Reigns>,
     process: Arc<Process>,
     stats: ZabStats,
     tickets: Vec<Ticket>,
@@ -65,8 +72,11 @@ impl ZabDriver {
         queues: ZabQueues,
         log: LogDriver,
         snapshots: SnapshotHelper,
+        member: Option<MemberDriver>,
         process: Arc<Process>,
     ) -> ZabDriver {
+        let mut stats = ZabStats::default();
+        let reigns = member.is_some().then(|| Reigns::new(clock::now(), zab.zab(), &mut stats));
         let unsent = queues.to_shards.iter().map(|_| VecDeque::new()).collect();
         ZabDriver {
             zab,
@@ -75,8 +85,10 @@ impl ZabDriver {
             unsent,
             log,
             snapshots,
+            member,
+            reigns,
             process,
-            stats: ZabStats::default(),
+            stats,
             tickets: Vec::new(),
             next_ticket: 0,
             is_stopping: false,
@@ -86,7 +98,13 @@ impl ZabDriver {
     }
 
     pub fn deadline(&self) -> Option<Time> {
-        self.zab.deadline()
+        let member = self.member.as_ref().and_then(MemberDriver::deadline);
+        [self.zab.deadline(), member].into_iter().flatten().min()
+    }
+
+    /// Whether an event of the ring is for this driver.
+    pub fn concerns(&self, event: &Event) -> bool {
+        matches!(event, Event::Written { .. }) || self.member.as_ref().is_some_and(|member| member.concerns(event))
     }
 
     pub fn nothing_waits(&self) -> bool {
@@ -95,6 +113,7 @@ impl ZabDriver {
         (!self.zab.takes_batches() || queues.from_shards.iter().all(Inbox::is_empty))
             && queues.disk.is_empty()
             && queues.snapshots.is_empty()
+            && self.member.as_ref().is_none_or(|member| member.nothing_waits(self.zab.takes_sockets()))
             && (self.is_stopping || !self.process.is_stopping())
     }
 
@@ -106,11 +125,19 @@ impl ZabDriver {
     pub fn abandon_helpers(&mut self) {
         self.log.abandon_helper();
         self.snapshots.abandon();
+        if let Some(member) = &mut self.member {
+            member.abandon_helpers();
+        }
     }
 
     /// Why the process must end now, if it must.
     pub fn fatal(&self) -> Option<&str> {
         self.fatal.as_deref()
+    }
+
+    /// A member's port could not be bound, however often it was tried.
+    pub fn cannot_listen(&self) -> Option<&CannotListen> {
+        self.member.as_ref()?.cannot_listen()
     }
 
     /// The machine's first wishes, from its making.
@@ -135,6 +162,12 @@ impl ZabDriver {
         while let Some(done) = self.queues.snapshots.pop() {
             any = true;
             self.on_snapshot_done(now, &done, ring);
+        }
+        while let Some(member) = &mut self.member
+            && let Some(input) = member.next(now.time, self.zab.takes_sockets(), ring)
+        {
+            any = true;
+            self.on_member(now, input, ring);
         }
         for shard in 0..self.queues.from_shards.len() {
             // Back pressure: what is left fills the queue, and its shard stops reading.
@@ -161,13 +194,36 @@ impl ZabDriver {
         }
     }
 
-    /// One completion of the ring.
+    /// One completion of the ring that `concerns` this driver.
     pub fn on_event(&mut self, now: Now, event: Event, ring: &mut Ring) {
-        if let Event::Written { token, buffer, result } = event
-            && let Some(input) = self.log.on_written(token, buffer, result)
+        if let Event::Written { token, buffer, result } = event {
+            if let Some(input) = self.log.on_written(token, buffer, result) {
+                self.step(now, Input::Log(input), ring);
+            }
+        } else if let Some(member) = &mut self.member
+            && let Some(input) = member.on_event(event, self.zab.takes_sockets(), ring)
         {
-            self.step(now, Input::Log(input), ring);
+            self.zab.step(now, Input::Socket(input), &mut self.out);
+            self.carry_out(ring);
         }
+    }
+
+    fn on_member(&mut self, now: Now, input: MemberInput, ring: &mut Ring) {
+        let input = match input {
+            MemberInput::News(news) => return self.step(now, Input::Socket(news.as_input()), ring),
+            MemberInput::EpochsStored(epochs) => Input::EpochsStored(epochs),
+            MemberInput::LogRead { socket, read } => Input::LogRead { socket, read },
+            MemberInput::SnapshotPiece { socket, zxid, bytes, is_end } => {
+                Input::SnapshotPiece { socket, zxid, bytes, is_end }
+            }
+            MemberInput::Truncated { tree } => Input::Truncated { tree },
+            MemberInput::Installed { bytes } => Input::Installed { bytes },
+            MemberInput::Fatal(what) => {
+                self.fatal = Some(what);
+                return;
+            }
+        };
+        self.step(now, input, ring);
     }
 
     /// Ends the turn: what was proposed goes to the log.
@@ -176,6 +232,12 @@ impl ZabDriver {
             self.step(now, Input::Timeout, ring);
         }
         self.step(now, Input::EndOfTurn, ring);
+        if let Some(member) = &mut self.member {
+            member.end_turn(self.zab.takes_sockets(), ring);
+        }
+        if let Some(reigns) = &mut self.reigns {
+            reigns.on_turn(now.time, self.zab.zab(), &mut self.stats);
+        }
         for (shard, unsent) in self.unsent.iter_mut().enumerate() {
             while let Some(mail) = unsent.pop_front() {
                 if let Err(Full(mail)) = self.queues.to_shards[shard].push(mail) {
@@ -226,7 +288,7 @@ impl ZabDriver {
             self.process.settings.clone(),
             self.process.environment.clone(),
             self.process.status(needs, now),
-            self.zab.status(needs, now, self.stats()),
+            self.zab_status(needs, now),
             parts,
         );
         let answer = four_letter::answer(word, argument, &status);
@@ -234,6 +296,14 @@ impl ZabDriver {
         if let Some(command) = answer.command {
             self.carry_out_command(command);
         }
+    }
+
+    fn zab_status(&self, needs: Needs, now: Now) -> ZabStatus {
+        let mut status = self.zab.status(needs, now, self.stats());
+        if let (Mode::Leader(leader), Some(reigns)) = (&mut status.mode, &self.reigns) {
+            *leader = reigns.leader_status(now.time, self.zab.zab());
+        }
+        status
     }
 
     fn carry_out_command(&mut self, command: Command) {
@@ -269,7 +339,7 @@ impl ZabDriver {
         }
     }
 
-    fn step(&mut self, now: Now, input: Input<LogBuffer>, ring: &mut Ring) {
+    fn step(&mut self, now: Now, input: Input<'_, LogBuffer>, ring: &mut Ring) {
         self.zab.step(now, input, &mut self.out);
         self.carry_out(ring);
     }
@@ -287,6 +357,7 @@ impl ZabDriver {
                     }
                 }
                 Output::Tell(told) => self.tell(told.shard, ToShard::Tell(told.tell)),
+                Output::Store { shard, store } => self.tell(shard, ToShard::Store(store)),
                 Output::Published => self.process.ring_shards(),
                 Output::Spent { shard, batch } => self.tell(shard, ToShard::Spent(batch)),
                 Output::Snapshot(job) => self.snapshots.write(job),
@@ -296,9 +367,46 @@ impl ZabDriver {
                         self.tell(ShardId(shard as u16), ToShard::Stop);
                     }
                 }
+                Output::Socket(_)
+                | Output::StoreEpochs(_)
+                | Output::ReadLog { .. }
+                | Output::ReadSnapshot { .. }
+                | Output::ReadOn { .. }
+                | Output::CancelRead { .. }
+                | Output::Truncate(_)
+                | Output::Install(_) => {
+                    if let Err(what) = self.carry_out_for_member(output, ring) {
+                        self.fatal = Some(what);
+                    }
+                }
                 Output::Fatal { what } => self.fatal = Some(what),
             }
         }
         self.out = out;
+    }
+
+    fn carry_out_for_member(&mut self, output: Output<LogBuffer>, ring: &mut Ring) -> Result<(), String> {
+        let Some(member) = &mut self.member else {
+            return Err("a server that stands alone has no peers".to_owned());
+        };
+        match output {
+            Output::Socket(output) => member.carry_out(output, ring),
+            Output::StoreEpochs(epochs) => member.store_epochs(epochs),
+            Output::ReadLog { socket, after, upto } => member.read_log(socket, after, upto),
+            Output::ReadSnapshot { socket, job } => member.read_snapshot(socket, job)?,
+            Output::ReadOn { socket } => member.read_on(socket),
+            Output::CancelRead { socket } => member.cancel_read(socket),
+            Output::Truncate(job) => self.log.run_errand(member.truncate(job))?,
+            Output::Install(job) => self.log.run_errand(member.install(job))?,
+            Output::Log(_)
+            | Output::Tell(_)
+            | Output::Store { .. }
+            | Output::Published
+            | Output::Spent { .. }
+            | Output::Snapshot(_)
+            | Output::Stopped
+            | Output::Fatal { .. } => unreachable!("not for a member alone"),
+        }
+        Ok(())
     }
 }

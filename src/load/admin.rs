@@ -13,7 +13,8 @@ use super::workload::Op;
 use crate::types::error_code::ErrorCode;
 use crate::types::path;
 use crate::types::time::Time;
-use crate::wire::client_encode::{self as encode, ANY_VERSION, op};
+use crate::wire::client::OpCode;
+use crate::wire::client_encode::{self as encode, ANY_VERSION};
 
 /// Requests in flight while directories are made and znodes removed.
 const WINDOW: usize = 512;
@@ -200,7 +201,7 @@ impl Admin {
     }
 
     fn children(&mut self, path: &str) -> Result<Vec<String>, LoadError> {
-        let (err, record) = self.call(|out, xid| encode::read(out, xid, op::GET_CHILDREN, path, false))?;
+        let (err, record) = self.call(|out, xid| encode::read(out, xid, OpCode::GetChildren, path, false))?;
         match err {
             OK => {
                 let names = encode::children(&record).map_err(|error| LoadError::Answer {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::types::ids::SessionId;
 use crate::types::path;
 use crate::types::zxid::Zxid;
-use crate::wire::client_encode::{op, xid};
+use crate::wire::client::{MultiHeader, OpCode, xid};
 use crate::wire::jute::{Reader, Write};
 
 /// How the server departs from what it should do.
@@ -165,15 +165,15 @@ impl Fake {
             }
             let mut state = self.lock();
             let mut reader = Reader::new(&request);
-            let (mut xid, op) = (reader.i32().ok()?, reader.i32().ok()?);
-            state.gets += (op == op::GET_DATA) as u64;
+            let (mut xid, op) = (reader.i32().ok()?, OpCode::from_i32(reader.i32().ok()?)?);
+            state.gets += (op == OpCode::GetData) as u64;
             match self.fault {
                 Fault::Breaks { gets }
-                    if op == op::GET_DATA && state.gets.is_multiple_of(gets) && state.gets / gets <= BREAKS_MAX =>
+                    if op == OpCode::GetData && state.gets.is_multiple_of(gets) && state.gets / gets <= BREAKS_MAX =>
                 {
                     return None;
                 }
-                Fault::Expires { gets } if op == op::GET_DATA && state.gets == gets => {
+                Fault::Expires { gets } if op == OpCode::GetData && state.gets == gets => {
                     state.sessions.clear();
                     state.connections.values().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
                 }
@@ -192,7 +192,7 @@ impl Fake {
             out.put_i32(err);
             out.put(&record);
             stream.write_all(&framed(&out)).ok()?;
-            if op == op::CLOSE_SESSION {
+            if op == OpCode::CloseSession {
                 state.sessions.remove(&session.0);
                 return None;
             }
@@ -208,17 +208,17 @@ const NOT_EMPTY: i32 = -111;
 
 impl State {
     /// Error and record of the answer.
-    fn apply(&mut self, fault: Fault, number: u64, op: i32, mut reader: Reader<'_>) -> Option<(i32, Vec<u8>)> {
-        if matches!(op, op::PING | op::CLOSE_SESSION) {
+    fn apply(&mut self, fault: Fault, number: u64, op: OpCode, mut reader: Reader<'_>) -> Option<(i32, Vec<u8>)> {
+        if matches!(op, OpCode::Ping | OpCode::CloseSession) {
             return Some((0, Vec::new()));
         }
-        self.zxid += !matches!(op, op::GET_DATA | op::EXISTS | op::GET_CHILDREN | op::SYNC | op::ADD_WATCH) as u64;
-        if op == op::MULTI {
+        self.zxid +=
+            !matches!(op, OpCode::GetData | OpCode::Exists | OpCode::GetChildren | OpCode::Sync | OpCode::AddWatch)
+                as u64;
+        if op == OpCode::Multi {
             // The end of a multi alone: an empty, good answer.
             let mut out = Vec::new();
-            out.put_i32(op::ERROR);
-            out.put_bool(true);
-            out.put_i32(-1);
+            MultiHeader::put_end(&mut out);
             return Some((0, out));
         }
         let path = reader.text().ok()?.into_owned();
@@ -227,8 +227,8 @@ impl State {
         let mut children = self.paths.range(below.clone()..).take_while(|other| other.starts_with(&below)).peekable();
         let mut record = Vec::new();
         let err = match op {
-            op::CREATE if exists => NODE_EXISTS,
-            op::CREATE => match path::split(&path) {
+            OpCode::Create if exists => NODE_EXISTS,
+            OpCode::Create => match path::split(&path) {
                 Some((parent, _)) if parent == "/" || self.paths.contains(parent) => {
                     self.paths.insert(path);
                     0
@@ -236,28 +236,28 @@ impl State {
                 _ => NO_NODE,
             },
             _ if !exists => NO_NODE,
-            op::DELETE if children.peek().is_some() => NOT_EMPTY,
-            op::DELETE => {
+            OpCode::Delete if children.peek().is_some() => NOT_EMPTY,
+            OpCode::Delete => {
                 self.paths.remove(&path);
                 0
             }
-            op::GET_CHILDREN => {
+            OpCode::GetChildren => {
                 let names: Vec<&str> = children.filter_map(|child| child.strip_prefix(&below)).collect();
                 let names: Vec<&&str> = names.iter().filter(|name| !name.contains('/')).collect();
                 record.put_i32(names.len() as i32);
                 names.iter().for_each(|name| record.put_string(name));
                 0
             }
-            op::SET_DATA if fault == Fault::NoAuth => NO_AUTH,
-            op::SET_DATA => {
+            OpCode::SetData if fault == Fault::NoAuth => NO_AUTH,
+            OpCode::SetData => {
                 self.fire(&path);
                 0
             }
-            op::ADD_WATCH => {
+            OpCode::AddWatch => {
                 self.watches.entry(path).or_default().push((number, true));
                 0
             }
-            op::GET_DATA if reader.bool().ok()? => {
+            OpCode::GetData if reader.bool().ok()? => {
                 self.watches.entry(path).or_default().push((number, false));
                 0
             }

@@ -5,7 +5,8 @@ use super::paths::{
     CREATES_PER_SESSION_MAX, DIRECTORY_PATTERN_BYTES, KEY_PATTERN, KEYS_PER_DIRECTORY, OWN_PATTERN, Paths,
 };
 use super::workload::{Mix, Op};
-use crate::wire::client_encode::{self as encode, ANY_VERSION, XID_AT, op};
+use crate::wire::client::OpCode;
+use crate::wire::client_encode::{self as encode, ANY_VERSION, XID_AT};
 
 /// A frame and where its numbers stand: a directory's 6 digits, then a leaf's, for each path in it.
 #[derive(Clone, Debug)]
@@ -76,11 +77,11 @@ impl Templates {
         let owned = |encode: &dyn Fn(&mut Vec<u8>)| Template::new(OWN_PATTERN, encode);
         let directory_digits = &KEY_PATTERN[..DIRECTORY_PATTERN_BYTES];
         Templates {
-            get: keyed(&|out| encode::read(out, 0, op::GET_DATA, &key, false)),
-            exists: keyed(&|out| encode::read(out, 0, op::EXISTS, &key, false)),
+            get: keyed(&|out| encode::read(out, 0, OpCode::GetData, &key, false)),
+            exists: keyed(&|out| encode::read(out, 0, OpCode::Exists, &key, false)),
             set: keyed(&|out| encode::set_data(out, 0, &key, value, ANY_VERSION)),
             children: Template::new(directory_digits, |out| {
-                encode::read(out, 0, op::GET_CHILDREN, directory, false);
+                encode::read(out, 0, OpCode::GetChildren, directory, false);
             }),
             multi: keyed(&|out| encode::multi_set_data(out, 0, &keys, value)),
             sync: keyed(&|out| encode::sync(out, 0, &key)),
@@ -193,11 +194,11 @@ mod tests {
             assert_eq!(next(&mut generator(mix), own, 99).1, fresh, "{mix}");
         };
         let key = paths().key(123_456);
-        check("get", own, &|out| encode::read(out, 99, op::GET_DATA, &key, false));
-        check("exists", own, &|out| encode::read(out, 99, op::EXISTS, &key, false));
+        check("get", own, &|out| encode::read(out, 99, OpCode::GetData, &key, false));
+        check("exists", own, &|out| encode::read(out, 99, OpCode::Exists, &key, false));
         check("set", own, &|out| encode::set_data(out, 99, &key, b"value", -1));
         check("sync", own, &|out| encode::sync(out, 99, &key));
-        check("children", own, &|out| encode::read(out, 99, op::GET_CHILDREN, "/bench/d001234", false));
+        check("children", own, &|out| encode::read(out, 99, OpCode::GetChildren, "/bench/d001234", false));
         check("multi", own, &|out| {
             encode::multi_set_data(out, 99, &[key.clone(), paths().key(123_457)], b"value");
         });

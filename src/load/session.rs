@@ -13,8 +13,9 @@ use super::workload::Op;
 use crate::types::ids::{PASSWORD_BYTES, SessionId};
 use crate::types::time::Time;
 use crate::types::zxid::Zxid;
+use crate::wire::client::xid;
 use crate::wire::client_encode::{
-    self as encode, ConnectRequest, ConnectResponse, FRAME_PREFIX_BYTES, REPLY_HEADER_BYTES, ReplyHeader, xid,
+    self as encode, ConnectRequest, ConnectResponse, FRAME_PREFIX_BYTES, REPLY_HEADER_BYTES, ReplyHeader,
 };
 use crate::wire::jute::JuteError;
 
@@ -312,6 +313,7 @@ fn nth_before(last: i32, count: usize) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::client::OpCode;
     use crate::wire::jute::Write;
 
     fn framed(payload: &[u8]) -> Vec<u8> {
@@ -348,7 +350,7 @@ mod tests {
 
     fn get(session: &mut Session, at: u64) {
         session.ask(Time(at), None, |out, xid| {
-            encode::read(out, xid, encode::op::GET_DATA, "/a", false);
+            encode::read(out, xid, OpCode::GetData, "/a", false);
             Op::Get
         });
     }

@@ -3,9 +3,19 @@
 //! Owner: the zab core; the shards' machines stand in `shard/`, and what cores count is merged from plain values.
 //! Start at `pipeline.rs`, then `status.rs`.
 
+#[cfg(test)]
+mod bench;
+pub mod errands;
+pub mod install;
+pub mod leading;
+pub mod learning;
+pub mod pauses;
+pub mod pending;
 pub mod pipeline;
+pub mod publishing;
 pub mod reaper;
 pub mod recovery;
+pub mod reigns;
 pub mod reply;
 pub mod report;
 pub mod snapshots;

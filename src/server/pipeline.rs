@@ -1,49 +1,48 @@
-//! The zab core: a write's whole way, from the shard's batch to the publication.
+//! The zab core: a write's whole way, from the shard's batch to the publication, in every role.
 //!
 //! ```text
-//! Batch ─► prepare at the head, apply ─► log entry ─► (EndOfTurn) durable write ─► own ack ─► quorum ─► commit ─► publish
+//! leading    Batch ─► prepare at the head, apply ─► log, Propose ─► durable, acks ─► Commit ─► publish
+//! learning   Batch ─► Request ─► … leader … ─► Append ─► apply at the head, log ─► Commit ─► publish
+//! looking    Batch ─► waits, and its clients are frozen, until a leader is established
 //! ```
 //!
-//! The head is the end of the log; *committed* is a second mark behind it. What is published is committed.
+//! The head is the end of the log; *committed* is a second mark behind it. What is published is committed. `leading.rs`
+//! and `learning.rs` are the roles, `install.rs` what happens to tree and log between two of them, `publishing.rs` what
+//! shards follow, `pending.rs` what clients wait for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use ahash::AHashMap;
 use smallvec::SmallVec;
 
+use super::errands::Agreement;
+use super::install::Install;
+use super::pending::Pending;
 use super::reaper::Reaper;
-use super::reply::put_write_reply;
+use super::recovery::TruncateJob;
 use super::snapshots::{ContainerSettings, SnapshotSchedule, SnapshotSettings, random_fraction};
-use crate::shard::messages::{Ask, Batch, Forwarded, Tell, Told};
+use super::stalls::ShardStalls;
+use crate::shard::messages::{Ask, Batch, NewStore, Tell, Told};
 use crate::shard::throttle::{Admission, ConnectionThrottle, ThrottleSettings};
 use crate::storage::log::{self, BLOCK_BYTES, Log, LogConfig};
-use crate::storage::log_file::{ENTRY_EXTRA_BYTES, EntryWriter};
+use crate::storage::log_file::ENTRY_EXTRA_BYTES;
 use crate::tree::Tree;
 use crate::tree::effects::Effects;
-use crate::tree::prepare::RequestContext;
-use crate::tree::publication::{Block, Origin, PublishedTxn, Publisher, SessionChange, Span};
+use crate::tree::publication::{Block, Origin, Publisher};
 use crate::tree::store::Reader as TreeReader;
-use crate::types::error_code::ErrorCode;
 use crate::types::ids::{ServerId, SessionId, ShardId};
 use crate::types::limits;
-use crate::types::mutant::{self, Mutant};
 use crate::types::time::{Time, WallTime};
 use crate::types::zxid::Zxid;
-use crate::wire::client::{OpCode, WriteRequest, put_reply};
-use crate::wire::jute::Reader;
 use crate::wire::peek;
-use crate::wire::txn::{Txn, TxnHeader};
-use crate::zab::leader::Leader;
 use crate::zab::leases::{Leases, SessionState};
-use crate::zab::quorum::Quorum;
+use crate::zab::transport::{SocketId, SocketInput, SocketOutput};
+use crate::zab::{self, Epochs, LogRead, RoleName, Zab};
 
 /// The history of digests (`DataTree`): every 128th zxid, so many of them.
-const DIGEST_EVERY_MASK: u64 = 0x7f;
-const DIGESTS_MAX: usize = 1024;
-
-/// Garbage that a sleeping server still has is looked at this often.
-const RECLAIM_AGAIN: Duration = Duration::from_millis(20);
+pub(super) const DIGEST_EVERY_MASK: u64 = 0x7f;
+pub(super) const DIGESTS_MAX: usize = 1024;
 
 /// A log that has no room for longer than this has kept clients from being heard.
 const TOLERATED_PAUSE: Duration = Duration::from_millis(200);
@@ -70,14 +69,46 @@ pub struct ZabSettings {
     pub seed: u64,
 }
 
+/// What a member of an ensemble has besides.
+pub struct Member {
+    /// Its history ends where the tree does.
+    pub zab: Zab,
+    /// What the machine wants from its making.
+    pub zab_out: Vec<zab::Output>,
+    /// How many shards there are.
+    pub shards: u16,
+    /// What is known to be decided: the zxid of the newest snapshot.
+    pub committed: Zxid,
+}
+
 /// What happened.
-#[derive(Debug)]
-pub enum Input<B> {
+pub enum Input<'a, B> {
     Batch {
         shard: ShardId,
         batch: Batch,
     },
     Log(log::Input<B>),
+    /// Peers.
+    Socket(SocketInput<'a>),
+    EpochsStored(Epochs),
+    LogRead {
+        socket: SocketId,
+        read: Option<LogRead>,
+    },
+    SnapshotPiece {
+        socket: SocketId,
+        zxid: Zxid,
+        bytes: Vec<u8>,
+        is_end: bool,
+    },
+    /// Answer to `Truncate`: the log ends where it was to, durable, and this is the tree that the files give.
+    Truncated {
+        tree: Box<Tree>,
+    },
+    /// Answer to `Install`: the snapshot is durable under its name, and nothing behind it is left of the log.
+    Installed {
+        bytes: u64,
+    },
     /// Everything that came with this wake-up has been stepped.
     EndOfTurn,
     SnapshotDone {
@@ -94,6 +125,11 @@ pub enum Input<B> {
 pub enum Output<B> {
     Log(log::Output<B>),
     Tell(Told),
+    /// A shard serves from another store from here on.
+    Store {
+        shard: ShardId,
+        store: NewStore,
+    },
     /// Shards have something to follow.
     Published,
     /// A spent batch goes back to its shard.
@@ -102,6 +138,33 @@ pub enum Output<B> {
         batch: Batch,
     },
     Snapshot(SnapshotJob),
+    /// Peers.
+    Socket(SocketOutput),
+    StoreEpochs(Epochs),
+    ReadLog {
+        socket: SocketId,
+        after: Zxid,
+        upto: Zxid,
+    },
+    /// Make the stream of this version, and answer with its first piece.
+    ReadSnapshot {
+        socket: SocketId,
+        job: SnapshotJob,
+    },
+    /// The next piece.
+    ReadOn {
+        socket: SocketId,
+    },
+    /// Let go of what is read for this link.
+    CancelRead {
+        socket: SocketId,
+    },
+    /// After everything that was asked about files before: cut the log and recover the tree ([`super::recovery::truncate`]).
+    /// The log machine has closed its files.
+    Truncate(TruncateJob),
+    /// After everything that was asked about files before: make the snapshot durable, cut the log behind it, give the
+    /// snapshot its name, in this order. The log machine has closed its files.
+    Install(SnapshotJob),
     /// Everything accepted is durable and published.
     Stopped,
     Fatal {
@@ -116,45 +179,82 @@ pub struct SnapshotJob {
     pub digest: Option<u64>,
 }
 
-/// A batch of which the log has no room for the rest.
-struct HeldBatch {
+/// A batch of which the log has no room for the rest, or that came while there was no leader.
+pub(super) struct HeldBatch {
     shard: ShardId,
     batch: Batch,
     /// The first of its asks that waits.
     next: usize,
 }
 
+/// Where a session's client is, on this server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Attached {
+    pub origin: Origin,
+    pub timeout_ms: i32,
+}
+
 pub struct ZabCore<B> {
-    settings: ZabSettings,
-    tree: Tree,
-    log: Log<B>,
-    log_out: Vec<log::Output<B>>,
-    leader: Leader,
-    leases: Leases,
-    publisher: Publisher,
+    pub(super) settings: ZabSettings,
+    pub(super) tree: Tree,
+    pub(super) log: Log<B>,
+    pub(super) log_out: Vec<log::Output<B>>,
+    pub(super) zab: Agreement,
+    /// What the agreement machine wants done with tree, log and sessions, in order: room in the log may be lacking.
+    pub(super) waiting: VecDeque<zab::Output>,
+    /// Of the requests among them.
+    pub(super) waiting_bytes: usize,
+    pub(super) role: RoleName,
+    /// The last one that was established.
+    pub(super) leader: ServerId,
+    /// A member of an ensemble, rather than one alone.
+    pub(super) is_member: bool,
+    pub(super) shards: u16,
+    /// Whether there has ever been anything for clients to see.
+    pub(super) has_served: bool,
+    /// Shards were told to freeze.
+    pub(super) is_frozen: bool,
+    /// How often the agreement machine waits for the log to come to rest.
+    pub(super) settling: u32,
+    pub(super) install: Install,
+    /// Txns of the leader that is established come behind this one.
+    pub(super) epoch_start: Zxid,
+    /// Everything up to here is decided.
+    pub(super) committed: Zxid,
+    /// Requests of own clients that are not decided: kept by members only.
+    pub(super) pending: Pending,
+    /// The body of one of them.
+    pub(super) body: Vec<u8>,
+    /// Sessions whose clients want to re-attach here, which the leader decides about.
+    pub(super) revalidating: BTreeMap<SessionId, Attached>,
+    pub(super) leases: Leases,
+    pub(super) publisher: Publisher,
     /// The connection that each session was last attached with.
-    attached: AHashMap<SessionId, Origin>,
-    next_session: SessionId,
+    pub(super) attached: AHashMap<SessionId, Attached>,
+    pub(super) next_session: SessionId,
     /// Every shard's ConnectRequests come by here, so the limit is the server's.
-    throttle: ConnectionThrottle,
-    effects: Effects,
-    entry: Vec<u8>,
-    reply: Vec<u8>,
-    /// Proposed and not committed, oldest first, with the digest after each.
-    proposed: VecDeque<(Block, u64)>,
-    committed_digest: u64,
+    pub(super) throttle: ConnectionThrottle,
+    pub(super) effects: Effects,
+    pub(super) entry: Vec<u8>,
+    pub(super) reply: Vec<u8>,
+    /// At the head and not published, oldest first.
+    pub(super) proposed: VecDeque<Block>,
+    pub(super) committed_digest: u64,
     /// Every 128th zxid with the digest behind it, newest last (`hash`).
-    digests: VecDeque<(Zxid, u64)>,
-    snapshots: SnapshotSchedule,
-    reaper: Reaper,
-    expired: Vec<SessionId>,
+    pub(super) digests: VecDeque<(Zxid, u64)>,
+    /// Txns that did not lead to the digest that the leader had.
+    pub(super) digest_mismatches: u64,
+    pub(super) snapshots: SnapshotSchedule,
+    pub(super) reaper: Reaper,
+    pub(super) expired: Vec<SessionId>,
     /// There is garbage, and perhaps no turn of its own accord.
-    reclaim_at: Option<Time>,
-    /// While there is one, no further batch is taken.
-    held: Option<HeldBatch>,
+    pub(super) reclaim_at: Option<Time>,
+    /// While the log has no room, at most one.
+    pub(super) held: VecDeque<HeldBatch>,
     /// Since when the log has had no room.
-    no_room_since: Option<Time>,
-    is_stopping: bool,
+    pub(super) no_room_since: Option<Time>,
+    pub(super) stalls: ShardStalls,
+    pub(super) is_stopping: bool,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
@@ -168,16 +268,49 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         out: &mut Vec<Output<B>>,
     ) -> ZabCore<B> {
         let head = tree.head();
-        assert_eq!(tree.published(), head, "a recovered tree is committed to its end");
-        let mut leases = Leases::new(settings.tick);
-        for (session, timeout_ms) in tree.sessions() {
-            leases.open(now.time, session, Duration::from_millis(timeout_ms.max(0) as u64));
-        }
+        let zab = Agreement::new(Zab::standalone(settings.server, head), Vec::new());
+        let mut core = ZabCore::new(settings, zab, tree, publisher, buffers, now);
+        (core.role, core.has_served, core.committed) = (RoleName::Leading, true, head);
+        core.track_sessions(now);
+        core.start_snapshot(out);
+        core.carry_out(now, out);
+        core
+    }
+
+    /// Joins an ensemble. What the tree holds may be undone again, so nobody is shown anything until a leader is
+    /// established.
+    pub fn member(
+        settings: ZabSettings,
+        member: Member,
+        tree: Tree,
+        publisher: Publisher,
+        buffers: Vec<B>,
+        now: Now,
+        out: &mut Vec<Output<B>>,
+    ) -> ZabCore<B> {
+        let zab = Agreement::new(member.zab, member.zab_out);
+        let mut core = ZabCore::new(settings, zab, tree, publisher, buffers, now);
+        (core.is_member, core.shards, core.committed) = (true, member.shards, member.committed);
+        core.freeze(out);
+        core.carry_out(now, out);
+        core
+    }
+
+    fn new(
+        settings: ZabSettings,
+        zab: Agreement,
+        tree: Tree,
+        publisher: Publisher,
+        buffers: Vec<B>,
+        now: Now,
+    ) -> ZabCore<B> {
+        let head = tree.head();
+        assert_eq!(tree.published(), head, "a recovered tree is published to its end");
         let mut log_out = Vec::new();
         let log = Log::new(settings.log.clone(), head, buffers, &mut log_out);
-        let committed_digest = tree.digest();
-        let mut core = ZabCore {
-            leader: Leader::new(Quorum::majority([settings.server]), head),
+        let (committed_digest, leader) = (tree.digest(), settings.server);
+        ZabCore {
+            leases: Leases::new(settings.tick),
             snapshots: SnapshotSchedule::new(settings.snapshots, settings.seed),
             reaper: Reaper::new(settings.containers, now.time),
             next_session: SessionId::first(settings.server, now.wall.0),
@@ -186,7 +319,22 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             tree,
             log,
             log_out,
-            leases,
+            zab,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            role: RoleName::Looking,
+            leader,
+            is_member: false,
+            shards: 0,
+            has_served: false,
+            is_frozen: false,
+            settling: 0,
+            install: Install::Idle,
+            epoch_start: Zxid::ZERO,
+            committed: Zxid::ZERO,
+            pending: Pending::default(),
+            body: Vec::new(),
+            revalidating: BTreeMap::new(),
             publisher,
             attached: AHashMap::new(),
             effects: Effects::default(),
@@ -195,19 +343,31 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             proposed: VecDeque::new(),
             committed_digest,
             digests: VecDeque::new(),
+            digest_mismatches: 0,
             expired: Vec::new(),
             reclaim_at: None,
-            held: None,
+            held: VecDeque::new(),
             no_room_since: None,
+            stalls: ShardStalls::default(),
             is_stopping: false,
-        };
-        core.start_snapshot(out);
-        core.drain_log(out);
-        core
+        }
     }
 
     pub fn tree(&self) -> &Tree {
         &self.tree
+    }
+
+    pub fn zab(&self) -> &Zab {
+        &self.zab.machine
+    }
+
+    pub fn role(&self) -> RoleName {
+        self.role
+    }
+
+    /// Everything up to here is decided.
+    pub fn committed(&self) -> Zxid {
+        self.committed
     }
 
     pub fn digests(&self) -> impl Iterator<Item = (Zxid, u64)> + '_ {
@@ -218,54 +378,100 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         &self.leases
     }
 
-    pub fn step(&mut self, now: Now, input: Input<B>, out: &mut Vec<Output<B>>) {
+    pub fn step(&mut self, now: Now, input: Input<'_, B>, out: &mut Vec<Output<B>>) {
         match input {
-            Input::Batch { shard, batch } => self.on_batch(now, shard, batch, out),
-            Input::Log(input) => {
-                self.log.step(now.time, input, &mut self.log_out);
-                self.drain_log(out);
-                self.go_on(now, out);
+            Input::Batch { shard, batch } => return self.on_batch(now, shard, batch, out),
+            Input::Log(input) => self.log.step(now.time, input, &mut self.log_out),
+            Input::Socket(input) => self.step_zab(now, zab::Input::Socket(input), out),
+            Input::EpochsStored(epochs) => self.step_zab(now, zab::Input::EpochsStored(epochs), out),
+            Input::LogRead { socket, read } => self.step_zab(now, zab::Input::LogRead { socket, read }, out),
+            Input::SnapshotPiece { socket, zxid, bytes, is_end } => {
+                self.step_zab(now, zab::Input::SnapshotPiece { socket, zxid, bytes, is_end }, out);
             }
-            Input::EndOfTurn => self.end_turn(now, out),
-            Input::SnapshotDone { bytes } => self.snapshots.on_done(bytes),
-            Input::Stalled(stall) => self.leases.push_out(stall),
+            Input::Truncated { tree } => self.on_truncated(now, *tree, out),
+            Input::Installed { bytes } => self.on_installed(now, bytes, out),
+            Input::EndOfTurn => return self.end_turn(now, out),
+            Input::SnapshotDone { bytes } => return self.snapshots.on_done(bytes),
+            Input::Stalled(stall) => {
+                self.leases.push_out(stall);
+                self.step_zab(now, zab::Input::Stalled(stall), out);
+            }
             Input::Timeout => self.on_timeout(now, out),
-            Input::Stop => {
-                self.is_stopping = true;
-                self.close_block();
-                self.log.step(now.time, log::Input::Stop, &mut self.log_out);
-                self.drain_log(out);
-                self.go_on(now, out);
-            }
+            Input::Stop => self.on_stop(now, out),
+        }
+        self.carry_out(now, out);
+        self.go_on(now, out);
+        if self.stalls.is_stuck(now.time, self.tree.published(), || self.tree.adopted_by_all()) {
+            let seconds = limits::SHARD_STALL_LIMIT.as_secs();
+            let what =
+                format!("a shard has not moved for {seconds} s although there is something to follow: it is dead");
+            out.push(Output::Fatal { what });
         }
     }
 
     /// Whether a batch may come. While the log has no room their queues fill and the shards stop reading; the log's own
     /// inputs make room again.
     pub fn takes_batches(&self) -> bool {
-        self.held.is_none() && (self.is_stopping || self.has_room())
+        match self.role {
+            _ if self.is_stopping => true,
+            RoleName::Looking => self.held.len() < limits::HELD_BATCHES_MAX,
+            RoleName::Leading => {
+                self.held.is_empty() && self.waiting.is_empty() && self.has_room() && self.pending_has_room()
+            }
+            RoleName::Following | RoleName::Observing => self.held.is_empty() && self.pending_has_room(),
+        }
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether anything may come from peers. What they send waits in the kernels meanwhile.
+    pub fn takes_sockets(&self) -> bool {
+        self.waiting.len() < limits::ZAB_WAITING_MAX && self.waiting_bytes < limits::ZAB_WAITING_BYTES_MAX
+    }
+
+    fn pending_has_room(&self) -> bool {
+        self.pending.bytes() < limits::PENDING_BYTES_MAX
+    }
+
+    pub(super) fn has_room(&self) -> bool {
         self.log.has_room(self.settings.entry_bytes_max + ENTRY_EXTRA_BYTES)
     }
 
     /// When `Timeout` should come.
     pub fn deadline(&self) -> Option<Time> {
         // What a stopping server would no longer do must not wake it.
-        let logged = match self.has_room() && !self.is_stopping {
+        let logged = match self.role == RoleName::Leading && self.has_room() && !self.is_stopping {
             true => [self.leases.next_deadline(), Some(self.reaper.deadline())],
             false => [None, None],
         };
-        logged.into_iter().chain([self.log.deadline(), self.reclaim_at]).flatten().min()
+        let others = [self.log.deadline(), self.reclaim_at, self.zab.machine.deadline(), self.stalls.deadline()];
+        logged.into_iter().chain(others).flatten().min()
     }
 
-    fn on_batch(&mut self, now: Now, shard: ShardId, batch: Batch, out: &mut Vec<Output<B>>) {
-        assert!(self.held.is_none(), "asked for with `takes_batches`");
-        for session in &batch.touched {
-            self.leases.touch(now.time, *session);
+    fn on_batch(&mut self, now: Now, shard: ShardId, mut batch: Batch, out: &mut Vec<Output<B>>) {
+        self.on_touched(now, &batch.touched);
+        if self.role != RoleName::Looking || self.is_stopping {
+            return self.work_off(now, HeldBatch { shard, batch, next: 0 }, out);
         }
-        self.work_off(now, HeldBatch { shard, batch, next: 0 }, out);
+        // Who is gone is known at once: what it asked for is not handed over to the next leader.
+        let mut waits = false;
+        for ask in &batch.asks {
+            match *ask {
+                Ask::Detached { connection, session } => self.detach(Origin { shard, connection }, session),
+                Ask::Write(_) | Ask::OpenSession { .. } | Ask::RenewSession { .. } => waits = true,
+            }
+        }
+        if waits {
+            return self.held.push_back(HeldBatch { shard, batch, next: 0 });
+        }
+        batch.clear();
+        out.push(Output::Spent { shard, batch });
+    }
+
+    fn on_touched(&mut self, now: Now, touched: &[SessionId]) {
+        match self.role {
+            RoleName::Leading => touched.iter().for_each(|session| _ = self.leases.touch(now.time, *session)),
+            RoleName::Following | RoleName::Observing => self.pass_touches_on(now, touched),
+            RoleName::Looking => {}
+        }
     }
 
     /// Works a batch off, as far as the log has room. A few bytes of request can become a long entry (the ephemerals of
@@ -276,34 +482,62 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             if (at - next) % limits::WARMED_AT_ONCE == 0 {
                 self.warm(&batch, at);
             }
-            if !self.is_stopping && !self.has_room() {
-                self.no_room_since.get_or_insert(now.time);
-                self.held = Some(HeldBatch { shard, batch, next: at });
+            if !self.zab.out.is_empty() {
+                self.carry_out(now, out);
+            }
+            if !self.may_work(now) {
+                self.held.push_front(HeldBatch { shard, batch, next: at });
                 return;
             }
             match ask {
-                Ask::Write(request) => self.on_write(now, shard, request, &batch.bytes[request.body.range()]),
+                Ask::Write(request) => {
+                    let origin = Origin { shard, connection: request.connection };
+                    self.on_write(now, origin, request, &batch.bytes[request.body.range()], out);
+                }
                 &Ask::OpenSession { connection, timeout_ms } => {
                     let origin = Origin { shard, connection };
                     if self.lets_in(now, origin, Admission::GlobalSession, out) {
-                        self.open_session(now, origin, timeout_ms);
+                        self.open_session(now, Attached { origin, timeout_ms });
                     }
                 }
                 &Ask::RenewSession { connection, session, timeout_ms } => {
                     let origin = Origin { shard, connection };
                     if self.lets_in(now, origin, Admission::RenewSession, out) {
-                        self.renew_session(now, origin, session, timeout_ms, out);
+                        self.renew_session(now, Attached { origin, timeout_ms }, session, out);
                     }
                 }
-                &Ask::Detached { connection, session } => {
-                    if self.attached.get(&session) == Some(&Origin { shard, connection }) {
-                        self.attached.remove(&session);
-                    }
-                }
+                &Ask::Detached { connection, session } => self.detach(Origin { shard, connection }, session),
             }
         }
         batch.clear();
         out.push(Output::Spent { shard, batch });
+    }
+
+    /// Whether the next ask may be looked at.
+    fn may_work(&mut self, now: Now) -> bool {
+        match self.role {
+            _ if self.is_stopping => true,
+            RoleName::Looking => false,
+            RoleName::Following | RoleName::Observing => true,
+            RoleName::Leading => {
+                let has_room = self.has_room();
+                if !has_room {
+                    self.no_room_since.get_or_insert(now.time);
+                }
+                has_room
+            }
+        }
+    }
+
+    fn detach(&mut self, origin: Origin, session: SessionId) {
+        if self.is_attached(session, origin) {
+            self.attached.remove(&session);
+        }
+    }
+
+    /// Whether this connection is where the session was last attached.
+    pub(super) fn is_attached(&self, session: SessionId, origin: Origin) -> bool {
+        self.attached.get(&session).is_some_and(|attached| attached.origin == origin)
     }
 
     /// Fetches from memory what the writes from `at` on will look at.
@@ -312,6 +546,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             Ask::Write(request) => peek::first_path(&batch.bytes[request.body.range()]),
             Ask::OpenSession { .. } | Ask::RenewSession { .. } | Ask::Detached { .. } => None,
         };
+        if self.role != RoleName::Leading {
+            return;
+        }
         // Parents of creates are few and at hand; what is not there costs one look at the index.
         let paths: SmallVec<[&str; limits::WARMED_AT_ONCE]> =
             SmallVec::from_iter(batch.asks[at..].iter().take(limits::WARMED_AT_ONCE).filter_map(path));
@@ -320,9 +557,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         }
     }
 
-    /// Goes on with what waited for the log. Who could not be heard meanwhile gets the time back.
+    /// Goes on with what waited: for the log, or for a leader. Who could not be heard meanwhile gets the time back.
     fn go_on(&mut self, now: Now, out: &mut Vec<Output<B>>) {
-        if !self.is_stopping && !self.has_room() {
+        if !self.is_stopping && self.role == RoleName::Leading && !self.has_room() {
             self.no_room_since.get_or_insert(now.time);
             return;
         }
@@ -333,136 +570,37 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
                 self.leases.push_out(pause);
             }
         }
-        if let Some(held) = self.held.take() {
+        if self.role == RoleName::Leading && self.pending.has_unanswered() {
+            self.prepare_again(now, out);
+        }
+        // Whatever is held again is put in front.
+        let mut left = self.held.len();
+        while left > 0 && self.may_take_held(now) {
+            left -= 1;
+            let Some(held) = self.held.pop_front() else { return };
             self.work_off(now, held, out);
         }
     }
 
-    fn on_write(&mut self, now: Now, shard: ShardId, request: &Forwarded, body: &[u8]) {
-        if self.is_stopping {
-            return;
-        }
-        let origin = Origin { shard, connection: request.connection };
-        if !self.log.accepts_writes() && request.op != OpCode::CloseSession {
-            return self.refuse_unnumbered(origin, request.xid);
-        }
-        let is_live = self.leases.touch(now.time, request.session);
-        let header = self.next_header(now, request.session, request.xid);
-        let context = RequestContext {
-            header,
-            auth: request.auth.ids(),
-            session_error: if is_live { None } else { Some(ErrorCode::SessionExpired) },
-        };
-        match WriteRequest::decode(request.op, &mut Reader::with_limit(body, self.settings.entry_bytes_max)) {
-            Err(_) => {
-                self.propose(&header, Some(origin), request.op, |tree, payload, effects| {
-                    tree.refuse(&header, ErrorCode::MarshallingError, payload, effects);
-                });
-            }
-            Ok(write) => {
-                self.propose(&header, Some(origin), request.op, |tree, payload, effects| {
-                    tree.process(&context, &write, payload, effects);
-                });
-                if request.op == OpCode::CloseSession {
-                    self.leases.set_closing(request.session);
-                }
-            }
+    /// Nobody waits any more for what they ask.
+    pub(super) fn give_back_held(&mut self, out: &mut Vec<Output<B>>) {
+        for HeldBatch { shard, mut batch, .. } in self.held.drain(..) {
+            batch.clear();
+            out.push(Output::Spent { shard, batch });
         }
     }
 
-    /// The disk is full: the answer takes its place in the order, without a zxid of its own.
-    fn refuse_unnumbered(&mut self, origin: Origin, xid: i32) {
-        let zxid = self.tree.head();
-        self.reply.clear();
-        put_reply(&mut self.reply, xid, zxid.as_i64(), ErrorCode::NotReadOnly);
-        self.push_published(zxid, SessionChange::None, Span::default(), Some(origin));
-    }
-
-    fn next_header(&self, now: Now, session: SessionId, cxid: i32) -> TxnHeader {
-        TxnHeader { session, cxid, zxid: self.tree.head().next(), time: now.wall }
-    }
-
-    /// Makes the next version with `make`, logs it, and adds its changes and its reply to the block at hand.
-    fn propose(
-        &mut self,
-        header: &TxnHeader,
-        origin: Option<Origin>,
-        op: OpCode,
-        make: impl FnOnce(&mut Tree, &mut Vec<u8>, &mut Effects),
-    ) {
-        let writer = EntryWriter { payload_bytes_max: self.settings.entry_bytes_max };
-        let mark = self.effects.begin();
-        self.entry.clear();
-        let (tree, effects) = (&mut self.tree, &mut self.effects);
-        if writer.append(&mut self.entry, |payload| make(tree, payload, effects)).is_err() {
-            // What does not fit into a log entry could not be read back, by us or by Java.
-            self.tree.undo();
-            self.effects.take_back(mark);
-            let (tree, effects) = (&mut self.tree, &mut self.effects);
-            let refused = writer.append(&mut self.entry, |payload| {
-                tree.refuse(header, ErrorCode::MarshallingError, payload, effects);
-            });
-            refused.expect("an error txn is a few bytes");
-        }
-        if header.zxid.0 & DIGEST_EVERY_MASK == 0 {
-            if self.digests.len() == DIGESTS_MAX {
-                self.digests.pop_front();
-            }
-            self.digests.push_back((header.zxid, self.tree.digest()));
-        }
-        if self.effects.is_refused && mutant::is_active(Mutant::RefusedWithoutZxid) {
-            self.tree.undo();
-            self.reply.clear();
-            put_write_reply(&mut self.reply, op, header.cxid, header.zxid, &self.effects);
-            return self.push_published(self.tree.head(), SessionChange::None, Span::default(), origin);
-        }
-        self.log.append(header.zxid, &self.entry, &mut self.log_out);
-        debug_assert!(self.log.unflushed_bytes() <= in_flight_bytes_max(self.settings.entry_bytes_max));
-        self.leader.on_proposed(header.zxid);
-        self.snapshots.on_logged(self.entry.len());
-        self.reply.clear();
-        if origin.is_some() {
-            put_write_reply(&mut self.reply, op, header.cxid, header.zxid, &self.effects);
-        }
-        let session = match op {
-            OpCode::CloseSession => SessionChange::Closed(header.session),
-            _ => SessionChange::None,
-        };
-        self.push_published(header.zxid, session, self.effects.changes_since(mark), origin);
-    }
-
-    fn push_published(&mut self, zxid: Zxid, session: SessionChange, changes: Span, origin: Option<Origin>) {
-        let block = &mut self.effects.block;
-        let start = block.bytes.len();
-        block.bytes.extend_from_slice(&self.reply);
-        let reply = Span::new(start..block.bytes.len());
-        block.txns.push(PublishedTxn { zxid, session, changes, origin, reply });
-        if block.bytes.len() >= limits::BLOCK_BYTES_MAX {
-            self.close_block();
-        }
-    }
-
-    /// A txn of our own making.
-    fn propose_internal(&mut self, header: &TxnHeader, txn: &Txn<'_>, session: SessionChange, origin: Option<Origin>) {
-        let op = OpCode::Check;
-        self.propose(header, None, op, |tree, payload, effects| {
-            tree.process_internal(header, txn, payload, effects);
-        });
-        if let Some(published) = self.last_published() {
-            (published.session, published.origin) = (session, origin);
-        }
-    }
-
-    fn last_published(&mut self) -> Option<&mut PublishedTxn> {
-        match self.effects.block.txns.last_mut() {
-            Some(txn) => Some(txn),
-            None => self.proposed.back_mut()?.0.txns.last_mut(),
-        }
+    fn may_take_held(&mut self, now: Now) -> bool {
+        let waits_for_others = self.role == RoleName::Leading && self.pending.has_unanswered();
+        self.is_stopping || (!waits_for_others && self.may_work(now))
     }
 
     /// Who is turned away hears nothing: its connection closes, and it tries again elsewhere or later.
     fn lets_in(&mut self, now: Now, origin: Origin, admission: Admission, out: &mut Vec<Output<B>>) -> bool {
-        let is_let_in = self.throttle.admit(now.time, admission, || random_fraction(&mut self.settings.seed));
+        // A session that is opened has to be closed as well, and both go into the log.
+        let has_space = admission != Admission::GlobalSession || self.log.accepts_sessions();
+        let is_let_in =
+            has_space && self.throttle.admit(now.time, admission, || random_fraction(&mut self.settings.seed));
         if !is_let_in {
             let tell = Tell::TurnedAway { connection: origin.connection };
             out.push(Output::Tell(Told { shard: origin.shard, tell }));
@@ -470,154 +608,48 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         is_let_in
     }
 
-    fn open_session(&mut self, now: Now, origin: Origin, timeout_ms: i32) {
-        if self.is_stopping {
-            return;
-        }
-        let session = self.next_session;
-        self.next_session = session.next();
-        self.leases.open(now.time, session, Duration::from_millis(timeout_ms.max(0) as u64));
-        self.attached.insert(session, origin);
-        let header = self.next_header(now, session, 0);
-        let change = SessionChange::Opened { session, timeout_ms };
-        self.propose_internal(&header, &Txn::CreateSession { timeout_ms }, change, Some(origin));
-    }
-
-    fn renew_session(
-        &mut self,
-        now: Now,
-        origin: Origin,
-        session: SessionId,
-        timeout_ms: i32,
-        out: &mut Vec<Output<B>>,
-    ) {
-        let timeout = Duration::from_millis(timeout_ms.max(0) as u64);
-        let is_alive = self.leases.renew(now.time, session, timeout);
-        if is_alive
-            && let Some(old) = self.attached.insert(session, origin)
-            && old != origin
-        {
-            let tell = Tell::Detach { connection: old.connection };
-            out.push(Output::Tell(Told { shard: old.shard, tell }));
-        }
-        let tell = Tell::Renewed { connection: origin.connection, session, timeout_ms, is_alive };
-        out.push(Output::Tell(Told { shard: origin.shard, tell }));
-    }
-
     fn end_turn(&mut self, now: Now, out: &mut Vec<Output<B>>) {
         self.close_block();
         self.log.step(now.time, log::Input::Submit, &mut self.log_out);
-        self.drain_log(out);
-        if self.snapshots.is_due() && !self.is_stopping {
+        self.carry_out(now, out);
+        if self.snapshots.is_due() && self.may_take_snapshot() {
             self.start_snapshot(out);
             self.log.step(now.time, log::Input::Roll, &mut self.log_out);
-            self.drain_log(out);
+            self.carry_out(now, out);
+        }
+        // What the end of a turn brings about may give peers something to hear in its turn.
+        while self.is_member && self.zab.end_turn(now.time) {
+            self.carry_out(now, out);
         }
         self.reclaim(now);
     }
 
-    /// Gives memory back, a bounded piece at a time: more than one turn makes, so that it keeps up.
-    fn reclaim(&mut self, now: Now) {
-        let more = self.tree.reclaim(limits::RECLAIMED_PER_TURN);
-        self.reclaim_at = more.then(|| now.time + RECLAIM_AGAIN);
-    }
-
-    fn close_block(&mut self) {
-        if !self.effects.block.txns.is_empty() {
-            let block = std::mem::take(&mut self.effects.block);
-            self.proposed.push_back((block, self.tree.digest()));
-        }
-    }
-
-    /// Hands the log's wishes on, and takes its flushes as this server's ack.
-    fn drain_log(&mut self, out: &mut Vec<Output<B>>) {
-        let mut outputs = std::mem::take(&mut self.log_out);
-        for output in outputs.drain(..) {
-            match output {
-                log::Output::Flushed { upto } => {
-                    self.leader.on_ack(self.settings.server, upto);
-                }
-                log::Output::Fatal { what } => out.push(Output::Fatal { what }),
-                log::Output::Full(is_full) => report_full_disk(is_full),
-                log::Output::Stopped => {
-                    self.publish_committed(out);
-                    out.push(Output::Stopped);
-                }
-                output @ (log::Output::Prepare { .. }
-                | log::Output::Name { .. }
-                | log::Output::Extend { .. }
-                | log::Output::Write { .. }
-                | log::Output::Finish { .. }
-                | log::Output::Discard { .. }) => out.push(Output::Log(output)),
-            }
-        }
-        self.log_out = outputs;
-        self.publish_committed(out);
-    }
-
-    /// Publishes every block whose last txn is committed.
-    fn publish_committed(&mut self, out: &mut Vec<Output<B>>) {
-        let committed = self.leader.committed();
-        let mut is_published = false;
-        while self.proposed.front().is_some_and(|(block, _)| block.last() <= Some(committed)) {
-            let Some((block, digest)) = self.proposed.pop_front() else { return };
-            for txn in &block.txns {
-                if let SessionChange::Closed(session) = txn.session {
-                    self.leases.remove(session);
-                    self.attached.remove(&session);
-                }
-            }
-            if let Some(last) = block.last() {
-                self.tree.publish(last);
-            }
-            self.committed_digest = digest;
-            self.publisher.publish(block);
-            is_published = true;
-        }
-        if is_published {
-            out.push(Output::Published);
-        }
-    }
-
-    fn start_snapshot(&mut self, out: &mut Vec<Output<B>>) {
-        self.snapshots.on_started();
-        let digest = self.tree.settings().digest_enabled.then_some(self.committed_digest);
-        let reader = self.tree.reader().expect("one reader per shard and one snapshot at a time");
-        let is_wrong = mutant::is_active(Mutant::SnapshotOfUncommitted);
-        let zxid = if is_wrong { self.tree.head() } else { self.tree.published() };
-        out.push(Output::Snapshot(SnapshotJob { reader, zxid, digest }));
-    }
-
     fn on_timeout(&mut self, now: Now, out: &mut Vec<Output<B>>) {
+        self.step_zab(now, zab::Input::Timeout, out);
         self.log.step(now.time, log::Input::Timeout, &mut self.log_out);
-        self.drain_log(out);
+        self.carry_out(now, out);
         self.go_on(now, out);
-        if self.is_stopping {
-            return;
-        }
-        // What finds no room now is still due at the next timeout.
-        for _ in 0..limits::SLICE_TXNS {
-            if self.held.is_some() || !self.has_room() {
-                return;
-            }
-            self.leases.expire(now.time, 1, &mut self.expired);
-            let Some(session) = self.expired.pop() else { break };
-            tracing::info!(%session, "session expired");
-            self.close_session(now, session);
-        }
-        while self.has_room()
-            && let Some(path) = self.reaper.next(now.time, now.wall, &self.tree)
-        {
-            let header = self.next_header(now, SessionId::NONE, 0);
-            let txn = Txn::DeleteContainer { path: path.into() };
-            self.propose_internal(&header, &txn, SessionChange::None, None);
+        if self.role == RoleName::Leading && !self.is_stopping {
+            self.expire(now, out);
         }
     }
 
-    fn close_session(&mut self, now: Now, session: SessionId) {
-        let header = self.next_header(now, session, 0);
-        let txn = self.tree.close_session_txn(session.0);
-        self.propose_internal(&header, &txn, SessionChange::Closed(session), None);
+    fn on_stop(&mut self, now: Now, out: &mut Vec<Output<B>>) {
+        self.is_stopping = true;
+        self.close_block();
+        match self.is_member {
+            // What is on its way may still be decided; the log is closed when nobody needs it any more.
+            true => self.step_zab(now, zab::Input::Stop, out),
+            false => self.log.step(now.time, log::Input::Stop, &mut self.log_out),
+        }
+    }
+
+    pub(super) fn on_zab_stopped(&mut self, now: Now, out: &mut Vec<Output<B>>) {
+        match self.install.is_idle() {
+            true => self.log.step(now.time, log::Input::Stop, &mut self.log_out),
+            // What is being done to the files can be broken off at any time.
+            false => out.push(Output::Stopped),
+        }
     }
 
     /// What a session is worth, for those who ask from outside.
@@ -630,14 +662,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 /// only if a single entry may be longer (`jute.maxbuffer`).
 pub fn in_flight_bytes_max(entry_bytes_max: usize) -> usize {
     limits::LOG_IN_FLIGHT_BYTES_MAX.max(entry_bytes_max + ENTRY_EXTRA_BYTES + 2 * BLOCK_BYTES)
-}
-
-fn report_full_disk(is_full: bool) {
-    if is_full {
-        tracing::error!("the log's disk is full: writes are refused with NotReadOnly until there is space again");
-    } else {
-        tracing::warn!("the log's disk has space again: writes are accepted");
-    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! From data directory to tree: what storage finds is loaded and replayed here.
 
-use crate::storage::recovery::Replay;
+use std::fmt;
+
+use crate::storage::recovery::{self, RecoveryError, RecoveryOptions, Replay};
 use crate::storage::snapshot::{NodeRecord, SnapshotDigest};
-use crate::tree::TreeSettings;
 use crate::tree::effects::Effects;
 use crate::tree::load::{Loaded, LoadedNode, Loading};
+use crate::tree::{Tree, TreeSettings};
 use crate::types::acl::AclList;
 use crate::types::ids::SessionId;
 use crate::types::zxid::Zxid;
 use crate::wire::txn::{DIGEST_VERSION, DecodedTxn};
+use crate::zab::history::{self, History, HistoryLimits};
 
 /// How far a recovery is.
 enum Stage {
@@ -28,6 +31,10 @@ pub struct TreeReplay {
     /// Digests are compared behind this zxid: a fuzzy snapshot has its own only there.
     compared_from: Option<Zxid>,
     mismatches: u64,
+    /// See [`Loaded::publish_upto`].
+    publish_upto: Option<Zxid>,
+    /// The end of the log, for a member of an ensemble.
+    history: Option<History>,
 }
 
 impl TreeReplay {
@@ -39,7 +46,30 @@ impl TreeReplay {
             zxid: Zxid::ZERO,
             compared_from: None,
             mismatches: 0,
+            publish_upto: None,
+            history: None,
         }
+    }
+
+    /// The same for a member, which also keeps the last txns of the log: others may learn them from it.
+    pub fn of_member(settings: TreeSettings) -> TreeReplay {
+        let history = Some(History::new(Zxid::ZERO, HistoryLimits::default()));
+        TreeReplay { history, ..TreeReplay::new(settings) }
+    }
+
+    /// What [`TreeReplay::of_member`] kept. It ends where the tree does.
+    pub fn take_history(&mut self) -> Option<History> {
+        let last = match &self.stage {
+            Stage::Empty => Zxid::ZERO,
+            Stage::Loading(_) => self.zxid,
+            Stage::Replaying(loaded) => loaded.tree.head(),
+        };
+        let mut history = self.history.take()?;
+        if history.last() != last {
+            // The snapshot is newer than everything in the log.
+            history.restart(last);
+        }
+        Some(history)
     }
 
     /// What was recovered, and how many txns did not lead to the digest that their writer had.
@@ -64,14 +94,21 @@ impl TreeReplay {
 
     fn replaying(&mut self) -> &mut Loaded {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Empty) {
-            Stage::Empty => Stage::Replaying(Loaded::fresh(self.settings.clone())),
-            Stage::Loading(loading) => Stage::Replaying(loading.finish(self.zxid)),
+            Stage::Empty => Stage::Replaying(self.loaded(Loaded::fresh(self.settings.clone()))),
+            Stage::Loading(loading) => Stage::Replaying(self.loaded(loading.finish(self.zxid))),
             replaying @ Stage::Replaying(_) => replaying,
         };
         match &mut self.stage {
             Stage::Replaying(loaded) => loaded,
             Stage::Empty | Stage::Loading(_) => unreachable!("set just above"),
         }
+    }
+
+    fn loaded(&self, mut loaded: Loaded) -> Loaded {
+        if let Some(upto) = self.publish_upto {
+            loaded.publish_upto(upto);
+        }
+        loaded
     }
 
     fn compare(&mut self, zxid: Zxid, digest: u64, expected: u64) {
@@ -88,6 +125,19 @@ impl Replay for TreeReplay {
     fn reset(&mut self) {
         self.stage = Stage::Empty;
         self.compared_from = None;
+        self.zxid = Zxid::ZERO;
+    }
+
+    fn passed(&mut self, zxid: Zxid, payload: &[u8]) {
+        let Some(history) = &mut self.history else { return };
+        if history::is_next(history.last(), zxid) {
+            history.append(zxid, payload);
+            history.forget(zxid);
+        } else {
+            // The first one that is read, or one behind a stretch that only the snapshot has: what came before it is not
+            // known here.
+            history.restart(zxid);
+        }
     }
 
     fn load_session(&mut self, id: SessionId, timeout_ms: i32) {
@@ -101,6 +151,14 @@ impl Replay for TreeReplay {
     fn load_node(&mut self, node: NodeRecord<'_>) -> Result<(), String> {
         let loaded = LoadedNode { path: &node.path, data: node.data, acl: node.acl_id, stat: node.stat };
         self.loading().node(loaded)
+    }
+
+    fn warm(&mut self, paths: &[&str]) {
+        match &self.stage {
+            Stage::Empty => {}
+            Stage::Loading(loading) => loading.warm(paths),
+            Stage::Replaying(loaded) => loaded.tree.warm(paths),
+        }
     }
 
     fn snapshot_loaded(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {
@@ -131,4 +189,58 @@ impl Replay for TreeReplay {
         }
         Ok(())
     }
+}
+
+/// A leader's order to cut the log, on its way to the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TruncateJob {
+    /// The last txn that stays.
+    pub to: Zxid,
+    /// What shards have shown; the versions behind it are not to be published yet. `None`: nobody was shown anything.
+    pub shown: Option<Zxid>,
+}
+
+/// Why a log could not be cut.
+#[derive(Debug)]
+pub enum TruncateError {
+    Recovery(RecoveryError),
+    /// The log does not hold the txn that it was to end with.
+    NotThere {
+        to: Zxid,
+        found: Zxid,
+    },
+}
+
+impl fmt::Display for TruncateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TruncateError::Recovery(error) => error.fmt(f),
+            TruncateError::NotThere { to, found } => write!(
+                f,
+                "the leader ordered the log to end with {to}, which is not in it: it ends with {found} now. Move version-2 \
+                 of this member away and let it sync from the others"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for TruncateError {}
+
+/// Cuts the log and builds the tree as it was then, anew from the files: what memory knows of the txns that go is not
+/// trusted (ZOOKEEPER-5094). Snapshots that are newer go first (ZOOKEEPER-4837). Nobody else writes to the directories
+/// meanwhile.
+pub fn truncate(options: &RecoveryOptions, settings: &TreeSettings, job: TruncateJob) -> Result<Tree, TruncateError> {
+    recovery::truncate_logs(options, job.to).map_err(TruncateError::Recovery)?;
+    let mut replay = TreeReplay { publish_upto: job.shown, ..TreeReplay::new(settings.clone()) };
+    let recovered = recovery::recover(options, &mut replay).map_err(TruncateError::Recovery)?;
+    recovered.notes.iter().for_each(|note| tracing::warn!("{note}"));
+    let (loaded, _) = replay.finish();
+    let (mut tree, _) = loaded.finish();
+    if tree.head() != job.to {
+        return Err(TruncateError::NotThere { to: job.to, found: tree.head() });
+    }
+    if job.shown.is_none_or(|shown| tree.head() <= shown) {
+        tree.publish(tree.head());
+    }
+    Ok(tree)
 }

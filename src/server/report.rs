@@ -4,29 +4,40 @@ use std::collections::BTreeMap;
 
 use super::pipeline::{Now, ZabCore};
 use super::stats::ZabStats;
-use super::status::{Mode, SessionStatus, ZabStatus};
+use super::status::{LeaderStatus, Mode, SessionStatus, ZabStatus};
 use crate::shard::status::Needs;
 use crate::types::ids::SessionId;
 use crate::types::time::WallTime;
+use crate::zab::RoleName;
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     /// `stats`: what is counted outside this machine.
     pub fn status(&self, needs: Needs, now: Now, stats: ZabStats) -> ZabStatus {
         let counts = self.tree().counts();
         ZabStatus {
-            mode: Mode::Standalone,
+            mode: self.mode(),
             zxid: self.tree().published(),
-            stats,
+            stats: ZabStats { digest_mismatches_count: self.digest_mismatches, ..stats },
             // The root stands in Java's map twice.
             znode_count: counts.znodes + 1,
             ephemerals_count: counts.ephemerals,
             approximate_data_bytes: counts.bytes as i64,
-            global_sessions: self.leases().len() as u64,
+            global_sessions: counts.sessions,
             local_sessions: 0,
             quotas: BTreeMap::new(),
             sessions: if needs.sessions { self.sessions(now) } else { Vec::new() },
             ephemerals: if needs.ephemerals { self.ephemerals() } else { BTreeMap::new() },
             digests: if needs.digests { self.digests().collect() } else { Vec::new() },
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        match self.role {
+            _ if !self.is_member => Mode::Standalone,
+            RoleName::Looking => Mode::NotServing,
+            RoleName::Leading => Mode::Leader(LeaderStatus::default()),
+            RoleName::Following => Mode::Follower,
+            RoleName::Observing => Mode::Observer { master: self.leader.0 },
         }
     }
 

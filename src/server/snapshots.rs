@@ -64,6 +64,12 @@ impl SnapshotSchedule {
         self.last_bytes = bytes;
     }
 
+    /// A leader's snapshot has become a file here: the log starts anew behind it.
+    pub fn on_installed(&mut self, bytes: u64) {
+        (self.txns, self.log_bytes, self.last_bytes) = (0, 0, bytes);
+        self.draw();
+    }
+
     pub fn is_running(&self) -> bool {
         self.is_running
     }

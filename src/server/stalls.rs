@@ -1,34 +1,40 @@
-//! Noticing that this thread itself stood still.
+//! Notices a shard that does not move any more.
 
-use std::time::Duration;
+use crate::types::limits::SHARD_STALL_LIMIT;
+use crate::types::time::{Time, Wait};
+use crate::types::zxid::Zxid;
 
-use crate::types::time::Time;
-
-/// Notices that the thread did not run although it should have: a paused VM, SIGSTOP, a step that took far too long.
-///
-/// Sleeping is no stall as long as it ends about when it was meant to, so tell it before each sleep how long that may take.
-#[derive(Debug)]
-pub struct Stalls {
-    /// Gaps up to this long are ordinary scheduling.
-    tolerated: Duration,
-    expected: Time,
+/// What has been published and not adopted by all shards, and for how long nobody behind has moved.
+#[derive(Debug, Default)]
+pub struct ShardStalls {
+    /// All shards have adopted this, when last looked.
+    adopted: Zxid,
+    behind: Option<Wait>,
 }
 
-impl Stalls {
-    pub fn new(now: Time, tolerated: Duration) -> Stalls {
-        Stalls { tolerated, expected: now }
+impl ShardStalls {
+    /// When to look again.
+    pub fn deadline(&self) -> Option<Time> {
+        self.behind.map(Wait::deadline)
     }
 
-    /// The thread goes to sleep until `deadline` or, without one, for as long as nothing happens.
-    pub fn on_sleep(&mut self, deadline: Option<Time>) {
-        self.expected = deadline.map_or(Time(u64::MAX), |deadline| self.expected.max(deadline));
-    }
-
-    /// A turn begins. Returns how much too late that is, if it is more than tolerated: take it off every timer.
-    pub fn on_turn(&mut self, now: Time) -> Option<Duration> {
-        let late = now.saturating_since(self.expected);
-        self.expected = now;
-        (late > self.tolerated).then_some(late)
+    /// Whether a shard has been standing still for too long: it is behind `published`, and what all have adopted is what
+    /// it was. `adopted` is asked for once a second, and only while somebody may be behind.
+    pub fn is_stuck(&mut self, now: Time, published: Zxid, adopted: impl FnOnce() -> Zxid) -> bool {
+        let Some(behind) = &mut self.behind else {
+            self.behind = (published > self.adopted).then(|| Wait::since(now));
+            return false;
+        };
+        if now < behind.deadline() {
+            return false;
+        }
+        let adopted = adopted();
+        if adopted > self.adopted || adopted >= published {
+            self.adopted = adopted;
+            self.behind = (published > adopted).then(|| Wait::since(now));
+            return false;
+        }
+        behind.has_reached(SHARD_STALL_LIMIT, now)
     }
 }
 
@@ -36,24 +42,33 @@ impl Stalls {
 mod tests {
     use super::*;
 
-    const TOLERATED: Duration = Duration::from_millis(20);
-
-    #[test]
-    fn a_gap_between_two_turns_is_a_stall() {
-        let mut stalls = Stalls::new(Time::from_ms(0), TOLERATED);
-        assert_eq!(stalls.on_turn(Time::from_ms(5)), None);
-        assert_eq!(stalls.on_turn(Time::from_ms(105)), Some(Duration::from_millis(100)));
-        assert_eq!(stalls.on_turn(Time::from_ms(110)), None);
+    fn is_stuck_at(stalls: &mut ShardStalls, s: u64, published: u64, adopted: u64) -> bool {
+        stalls.is_stuck(Time::from_ms(1000 * s), Zxid(published), || Zxid(adopted))
     }
 
     #[test]
-    fn sleep_is_a_stall_only_beyond_its_deadline() {
-        let mut stalls = Stalls::new(Time::from_ms(0), TOLERATED);
-        stalls.on_sleep(Some(Time::from_ms(500)));
-        assert_eq!(stalls.on_turn(Time::from_ms(501)), None);
-        stalls.on_sleep(Some(Time::from_ms(600)));
-        assert_eq!(stalls.on_turn(Time::from_ms(800)), Some(Duration::from_millis(200)));
-        stalls.on_sleep(None);
-        assert_eq!(stalls.on_turn(Time::from_ms(90_000)), None);
+    fn a_shard_that_stands_still_is_noticed_after_the_limit() {
+        let mut stalls = ShardStalls::default();
+        let limit = SHARD_STALL_LIMIT.as_secs();
+        assert!((0..limit).all(|s| !is_stuck_at(&mut stalls, s, 5 + s, 3)));
+        // The first look found that it had moved up to 3.
+        assert!(!is_stuck_at(&mut stalls, limit, 40, 3));
+        assert!(is_stuck_at(&mut stalls, limit + 1, 40, 3));
+    }
+
+    #[test]
+    fn a_shard_that_moves_slowly_is_alive() {
+        let mut stalls = ShardStalls::default();
+        assert!((0..1000).all(|s| !is_stuck_at(&mut stalls, s, 2000, s / 20)));
+    }
+
+    #[test]
+    fn a_pause_of_the_process_is_nobody_standing_still() {
+        let mut stalls = ShardStalls::default();
+        assert!(!is_stuck_at(&mut stalls, 0, 5, 3));
+        assert!(!is_stuck_at(&mut stalls, 1000, 5, 3));
+        assert!(!is_stuck_at(&mut stalls, 2000, 5, 3));
+        assert!(!is_stuck_at(&mut stalls, 3000, 5, 5));
+        assert_eq!(stalls.deadline(), None, "all have it: nothing to look at");
     }
 }

@@ -15,6 +15,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::tree::access::{AccessSettings, Provider};
 use crate::types::acl::Id;
+use crate::types::digest_algorithm::DigestAlgorithm;
 use crate::types::limits;
 use crate::wire::client::AuthPacket;
 
@@ -83,62 +84,25 @@ pub fn user_name(id: &Id) -> &str {
     }
 }
 
-/// `DigestAuthenticationProvider.digestAlg`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum DigestAlgorithm {
-    #[default]
-    Sha1,
-    Sha224,
-    Sha256,
-    Sha384,
-    Sha512,
-    Sha512_224,
-    Sha512_256,
-    Sha3_224,
-    Sha3_256,
-    Sha3_384,
-    Sha3_512,
+/// `user:BASE64(HASH(user:password))` of `user:password`; without a colon all of it is the user.
+pub fn digest_id(algorithm: DigestAlgorithm, text: &str) -> String {
+    let user = text.split(':').next().unwrap_or_default();
+    format!("{user}:{}", BASE64.encode(hash(algorithm, text.as_bytes())))
 }
 
-impl DigestAlgorithm {
-    /// By the JDK's names, in any case. The JDK's MD2 and MD5 are not among them.
-    pub fn from_name(name: &str) -> Option<DigestAlgorithm> {
-        Some(match name.to_ascii_uppercase().as_str() {
-            "SHA" | "SHA1" | "SHA-1" => DigestAlgorithm::Sha1,
-            "SHA-224" | "SHA224" => DigestAlgorithm::Sha224,
-            "SHA-256" | "SHA256" => DigestAlgorithm::Sha256,
-            "SHA-384" | "SHA384" => DigestAlgorithm::Sha384,
-            "SHA-512" | "SHA512" => DigestAlgorithm::Sha512,
-            "SHA-512/224" | "SHA512/224" => DigestAlgorithm::Sha512_224,
-            "SHA-512/256" | "SHA512/256" => DigestAlgorithm::Sha512_256,
-            "SHA3-224" => DigestAlgorithm::Sha3_224,
-            "SHA3-256" => DigestAlgorithm::Sha3_256,
-            "SHA3-384" => DigestAlgorithm::Sha3_384,
-            "SHA3-512" => DigestAlgorithm::Sha3_512,
-            _ => return None,
-        })
-    }
-
-    /// `user:BASE64(HASH(user:password))` of `user:password`; without a colon all of it is the user.
-    pub fn digest_id(self, text: &str) -> String {
-        let user = text.split(':').next().unwrap_or_default();
-        format!("{user}:{}", BASE64.encode(self.hash(text.as_bytes())))
-    }
-
-    fn hash(self, bytes: &[u8]) -> SmallVec<[u8; 64]> {
-        match self {
-            DigestAlgorithm::Sha1 => SmallVec::from_slice(&Sha1::digest(bytes)),
-            DigestAlgorithm::Sha224 => SmallVec::from_slice(&Sha224::digest(bytes)),
-            DigestAlgorithm::Sha256 => SmallVec::from_slice(&Sha256::digest(bytes)),
-            DigestAlgorithm::Sha384 => SmallVec::from_slice(&Sha384::digest(bytes)),
-            DigestAlgorithm::Sha512 => SmallVec::from_slice(&Sha512::digest(bytes)),
-            DigestAlgorithm::Sha512_224 => SmallVec::from_slice(&Sha512_224::digest(bytes)),
-            DigestAlgorithm::Sha512_256 => SmallVec::from_slice(&Sha512_256::digest(bytes)),
-            DigestAlgorithm::Sha3_224 => SmallVec::from_slice(&Sha3_224::digest(bytes)),
-            DigestAlgorithm::Sha3_256 => SmallVec::from_slice(&Sha3_256::digest(bytes)),
-            DigestAlgorithm::Sha3_384 => SmallVec::from_slice(&Sha3_384::digest(bytes)),
-            DigestAlgorithm::Sha3_512 => SmallVec::from_slice(&Sha3_512::digest(bytes)),
-        }
+fn hash(algorithm: DigestAlgorithm, bytes: &[u8]) -> SmallVec<[u8; 64]> {
+    match algorithm {
+        DigestAlgorithm::Sha1 => SmallVec::from_slice(&Sha1::digest(bytes)),
+        DigestAlgorithm::Sha224 => SmallVec::from_slice(&Sha224::digest(bytes)),
+        DigestAlgorithm::Sha256 => SmallVec::from_slice(&Sha256::digest(bytes)),
+        DigestAlgorithm::Sha384 => SmallVec::from_slice(&Sha384::digest(bytes)),
+        DigestAlgorithm::Sha512 => SmallVec::from_slice(&Sha512::digest(bytes)),
+        DigestAlgorithm::Sha512_224 => SmallVec::from_slice(&Sha512_224::digest(bytes)),
+        DigestAlgorithm::Sha512_256 => SmallVec::from_slice(&Sha512_256::digest(bytes)),
+        DigestAlgorithm::Sha3_224 => SmallVec::from_slice(&Sha3_224::digest(bytes)),
+        DigestAlgorithm::Sha3_256 => SmallVec::from_slice(&Sha3_256::digest(bytes)),
+        DigestAlgorithm::Sha3_384 => SmallVec::from_slice(&Sha3_384::digest(bytes)),
+        DigestAlgorithm::Sha3_512 => SmallVec::from_slice(&Sha3_512::digest(bytes)),
     }
 }
 
@@ -226,7 +190,7 @@ impl AuthSettings {
 
     /// Any user with any password: this only says who somebody is.
     fn add_digest(&self, auth: &[u8], ids: &mut Arc<AuthIds>) -> Result<(), TooManyIds> {
-        let id = self.digest_algorithm.digest_id(&String::from_utf8_lossy(auth));
+        let id = digest_id(self.digest_algorithm, &String::from_utf8_lossy(auth));
         if self.super_digest.as_ref() == Some(&id) {
             AuthIds::add(ids, Id::new("super", ""))?;
         }

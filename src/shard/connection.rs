@@ -47,6 +47,8 @@ pub enum Waiting {
     Write { op: OpCode, xid: i32, len: usize, since: Time },
     /// A read, or anything else that must not overtake: its whole frame payload.
     Read { payload: Box<[u8]>, since: Time },
+    /// It waited too long for the request throttle: only its answer is left.
+    Throttled { op: OpCode, xid: i32, since: Time },
 }
 
 #[derive(Debug)]
@@ -67,6 +69,8 @@ pub struct Connection {
     pub is_dirty: bool,
     /// The socket is not read.
     pub is_paused: bool,
+    /// Since when the request throttle keeps what was read from being served.
+    pub throttled_since: Option<Time>,
     /// Heard from since the last report to the zab core.
     pub is_touched: bool,
     /// When everything in `out` is sent, it closes.
@@ -90,6 +94,7 @@ impl Connection {
             is_in_sending: false,
             is_dirty: false,
             is_paused: false,
+            throttled_since: None,
             is_touched: false,
             closes_when_sent: false,
             waiting: VecDeque::new(),
@@ -134,11 +139,12 @@ impl Connection {
         self.waiting.push_back(waiting);
     }
 
-    /// Lengths of the payloads of all that wait.
+    /// Lengths of the payloads of all that wait to be served.
     pub fn waiting_lengths(&self) -> impl Iterator<Item = usize> + '_ {
-        self.waiting.iter().map(|waiting| match waiting {
-            Waiting::Write { len, .. } => *len,
-            Waiting::Read { payload, .. } => payload.len(),
+        self.waiting.iter().filter_map(|waiting| match waiting {
+            Waiting::Write { len, .. } => Some(*len),
+            Waiting::Read { payload, .. } => Some(payload.len()),
+            Waiting::Throttled { .. } => None,
         })
     }
 
@@ -151,19 +157,21 @@ impl Connection {
         Some(write)
     }
 
-    /// Takes the next read, if nothing stands before it.
-    pub fn take_read(&mut self) -> Option<(Box<[u8]>, Time)> {
+    /// Takes the next that this shard can answer alone, if no write stands before it.
+    pub fn take_read(&mut self) -> Option<Waiting> {
         if !self.has_read_in_front() {
             return None;
         }
-        let Some(Waiting::Read { payload, since }) = self.waiting.pop_front() else { return None };
-        self.waiting_bytes -= payload.len();
+        let waiting = self.waiting.pop_front();
+        if let Some(Waiting::Read { payload, .. }) = &waiting {
+            self.waiting_bytes -= payload.len();
+        }
         self.release_waiting();
-        Some((payload, since))
+        waiting
     }
 
     pub fn has_read_in_front(&self) -> bool {
-        matches!(self.waiting.front(), Some(Waiting::Read { .. }))
+        matches!(self.waiting.front(), Some(Waiting::Read { .. } | Waiting::Throttled { .. }))
     }
 
     fn release_waiting(&mut self) {

@@ -4,7 +4,7 @@
 //! version or later; the reads of that session that stood behind the write are served exactly at its version.
 
 use super::auth::AuthIds;
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Phase, Waiting};
 use super::machine::{Desk, Next, Output, Shard};
 use super::stats::{OpKind, Response};
 use super::watch::Fired;
@@ -17,7 +17,7 @@ use crate::types::limits;
 use crate::types::mutant::{self, Mutant};
 use crate::types::time::Time;
 use crate::types::zxid::Zxid;
-use crate::wire::client::{self, EventType, OpCode};
+use crate::wire::client::{self, OpCode};
 
 impl Shard {
     /// Walks every block that was linked since.
@@ -67,11 +67,9 @@ impl Shard {
         let desk = &mut self.desk;
         desk.adopt(desk.followed);
         while connection.out.len() <= limits::UNSENT_BYTES_MAX
-            && let Some((payload, since)) = connection.take_read()
-        {
-            desk.serve_read(now, connection, since, &payload);
-            desk.large.end(payload.len());
-        }
+            && !connection.closes_when_sent
+            && desk.serve_next(now, connection)
+        {}
         if connection.has_read_in_front() {
             self.forget(id);
             out.push(Output::Abort(id));
@@ -86,22 +84,24 @@ impl Shard {
         self.desk.fired = fired;
     }
 
+    /// One event reads the same for all who watch, so it is written once.
     fn notify(&mut self, zxid: Zxid, change: &Change, fired: &Fired) {
+        let mut frame = std::mem::take(&mut self.desk.event);
         for step in fired.steps() {
-            let acl = match step.event {
-                EventType::NodeChildrenChanged => &change.parent_acl,
-                EventType::NodeCreated | EventType::NodeDeleted | EventType::NodeDataChanged => &change.acl,
-            };
+            let acl = step.acl(change);
+            frame.clear();
+            client::put_notification(&mut frame, zxid.as_i64(), step.event, step.path);
             for id in step.connections {
                 let Some(connection) = self.connections.get_mut(id) else { continue };
                 if self.desk.may_read(acl, &connection.auth) {
-                    client::put_notification(&mut connection.out, zxid.as_i64(), step.event, step.path);
+                    connection.out.extend_from_slice(&frame);
                     connection.stats.packets_sent += 1;
                     self.desk.stats.packets_sent += 1;
                     self.desk.mark_dirty(connection);
                 }
             }
         }
+        self.desk.event = frame;
     }
 
     /// The answer to one of this shard's own: a reply, or a session.
@@ -112,10 +112,15 @@ impl Shard {
             desk.adopt(txn.zxid);
             return desk.establish(connection, session, timeout_ms);
         }
+        let reply = block.reply(txn);
+        if reply.is_empty() {
+            // The session is another server's by now.
+            return self.carry_out(origin.connection, Next::Close, out);
+        }
         let Some((op, xid, len, since)) = connection.take_write() else { return };
         desk.outstanding -= 1;
         desk.large.end(len);
-        connection.out.extend_from_slice(block.reply(txn));
+        connection.out.extend_from_slice(reply);
         desk.count_answer(connection, op, xid, txn.zxid, since, now);
         desk.mark_dirty(connection);
         if connection.has_read_in_front() {
@@ -147,12 +152,21 @@ impl Shard {
 impl Desk {
     /// Serves the reads whose turn has come, until the client has enough to take; the rest follows when it has taken it.
     pub fn serve_waiting_reads(&mut self, now: Time, c: &mut Connection) {
-        while c.out.len() < limits::UNSENT_BYTES_PAUSE
-            && let Some((payload, since)) = c.take_read()
-        {
-            self.serve_read(now, c, since, &payload);
-            self.large.end(payload.len());
+        while c.out.len() < limits::UNSENT_BYTES_PAUSE && !c.closes_when_sent && self.serve_next(now, c) {}
+    }
+
+    /// Answers the next in a connection's line, unless that is a write. Returns whether it did.
+    fn serve_next(&mut self, now: Time, c: &mut Connection) -> bool {
+        match c.take_read() {
+            Some(Waiting::Read { payload, since }) => {
+                self.serve_read(now, c, since, &payload);
+                self.large.end(payload.len());
+            }
+            Some(Waiting::Throttled { op, xid, since }) => self.refuse_throttled(now, c, op, xid, since),
+            Some(Waiting::Write { .. }) | None => return false,
         }
+        self.waiting_reads -= 1;
+        true
     }
 
     /// Serves from this version on. Versions only rise.

@@ -5,13 +5,19 @@ use super::machine::{Desk, Next};
 use super::messages::Ask;
 use crate::types::ids::SessionId;
 use crate::types::mutant::{self, Mutant};
+use crate::types::time::Time;
 use crate::wire::client::{self, ConnectRequest};
 
 impl Desk {
     /// The order of checks decides what a client sees: one that has seen more than this server has is turned away
     /// before anything happens to its session.
-    pub(super) fn on_connect_request(&mut self, c: &mut Connection, payload: &[u8]) -> Next {
+    pub(super) fn on_connect_request(&mut self, now: Time, c: &mut Connection, payload: &[u8]) -> Next {
         let Ok(request) = ConnectRequest::decode(payload) else { return Next::Close };
+        let settings = &self.settings;
+        let timeout_ms = request.timeout_ms.clamp(settings.session_timeout_min_ms, settings.session_timeout_max_ms);
+        if self.freeze.is_frozen() {
+            return self.hold_handshake(now, c, timeout_ms);
+        }
         let seen = client::last_zxid_seen(&request);
         if seen > self.published() {
             tracing::info!(peer = %c.peer, %seen, "client has seen a newer zxid than this server has; it has to try another");
@@ -22,8 +28,6 @@ impl Desk {
         }
         c.stats.packets_received += 1;
         self.stats.packets_received += 1;
-        let settings = &self.settings;
-        let timeout_ms = request.timeout_ms.clamp(settings.session_timeout_min_ms, settings.session_timeout_max_ms);
         if request.session == SessionId::NONE {
             self.ask(Ask::OpenSession { connection: c.id, timeout_ms });
         } else if request.password != Some(&request.session.password()) {

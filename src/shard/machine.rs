@@ -14,9 +14,10 @@ use smallvec::SmallVec;
 
 use super::auth::{AuthIds, AuthSettings};
 use super::connection::{Connection, Frame, Phase, Waiting, split_frame};
-use super::messages::{Ask, Batch, Forwarded, Tell};
+use super::freeze::Freeze;
+use super::messages::{Ask, Batch, Forwarded, NewStore, Tell};
 use super::stats::ShardStats;
-use super::throttle::LargeRequests;
+use super::throttle::{LargeRequests, RequestThrottle};
 use super::watch::{Fired, WatchTable};
 use crate::tree::access::AccessSettings;
 use crate::tree::publication::{Cursor, Span};
@@ -49,6 +50,8 @@ pub struct ShardSettings {
     pub large_request_threshold: Option<usize>,
     /// This shard's part of `largeRequestMaxBytes`.
     pub large_request_bytes_max: usize,
+    /// `None`: any number of requests may be in process.
+    pub request_throttle: Option<RequestThrottle>,
     /// `nio.sessionlessCnxnTimeout`.
     pub sessionless_timeout: Duration,
     /// How often the zab core hears who was heard from.
@@ -87,6 +90,8 @@ pub enum Input<'a> {
     /// There is something new to follow.
     Published,
     Told(Tell),
+    /// Another store takes the place of the one that is read.
+    Store(NewStore),
     /// The text for a connection that is no client's.
     Respond {
         connection: ConnectionId,
@@ -144,15 +149,27 @@ pub(super) struct Desk {
     pub cursor: Cursor,
     pub watches: WatchTable,
     pub fired: Fired,
+    /// The frame of the event at hand.
+    pub event: Vec<u8>,
     pub sessions: AHashMap<SessionId, ConnectionId>,
     batch: Batch,
     is_zab_full: bool,
+    /// While there is no leader.
+    pub freeze: Freeze,
+    /// A `sync` goes to a leader that is another server.
+    forwards_syncs: bool,
     /// Writes that were forwarded and not answered.
     pub outstanding: usize,
+    /// Reads that were taken in and wait for writes before them.
+    pub waiting_reads: usize,
     /// Large requests that were read and not answered.
     pub large: LargeRequests,
     dirty: Vec<ConnectionId>,
-    held: Vec<ConnectionId>,
+    pub held: Vec<ConnectionId>,
+    /// Those of the held ones that were served and are held again: they go behind the others.
+    held_again: Vec<ConnectionId>,
+    /// The held ones are being looked at.
+    pub is_looking_at_held: bool,
     /// Something was answered or adopted since the held ones were last looked at.
     pub is_moving: bool,
     /// The last txn whose events are out.
@@ -180,13 +197,19 @@ impl Shard {
             cursor,
             watches: WatchTable::new(seed),
             fired: Fired::default(),
+            event: Vec::new(),
             sessions: AHashMap::new(),
             batch: Batch::default(),
             is_zab_full: false,
+            freeze: Freeze::default(),
+            forwards_syncs: false,
             outstanding: 0,
+            waiting_reads: 0,
             large,
             dirty: Vec::new(),
             held: Vec::new(),
+            held_again: Vec::new(),
+            is_looking_at_held: false,
             is_moving: false,
             followed,
             touched: Vec::new(),
@@ -208,7 +231,8 @@ impl Shard {
             Input::EndOfStream { connection } => self.on_end_of_stream(connection, out),
             Input::Closed { connection } => self.forget(connection),
             Input::Published => self.follow(now, out),
-            Input::Told(tell) => self.on_told(tell, out),
+            Input::Told(tell) => self.on_told(now, tell, out),
+            Input::Store(store) => self.on_store(now, store, out),
             Input::Respond { connection, text } => self.on_respond(connection, &text, out),
             Input::ZabIsFull(is_full) => {
                 self.desk.is_moving |= self.desk.is_zab_full && !is_full;
@@ -224,7 +248,7 @@ impl Shard {
         let desk = &self.desk;
         let sessionless_at = desk.sessionless.front().map(|(at, _)| *at);
         let sending_at = desk.sending.peek().map(|Reverse((at, _))| *at);
-        [sessionless_at, sending_at, desk.report_at].into_iter().flatten().min()
+        [sessionless_at, sending_at, desk.report_at, desk.freeze.deadline()].into_iter().flatten().min()
     }
 
     /// A spent batch, for its memory.
@@ -278,6 +302,7 @@ impl Shard {
         let desk = &mut self.desk;
         desk.watches.close(id);
         desk.outstanding -= connection.writes_outstanding();
+        desk.waiting_reads -= connection.outstanding() - connection.writes_outstanding();
         connection.waiting_lengths().for_each(|len| desk.large.end(len));
         desk.is_moving = true;
         if connection.is_touched {
@@ -309,7 +334,7 @@ impl Shard {
         }
     }
 
-    fn on_told(&mut self, tell: Tell, out: &mut Vec<Output>) {
+    fn on_told(&mut self, now: Time, tell: Tell, out: &mut Vec<Output>) {
         match tell {
             Tell::Renewed { connection: id, session, timeout_ms, is_alive } => {
                 let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -332,6 +357,17 @@ impl Shard {
                 }
                 self.carry_out(id, Next::Close, out);
             }
+            Tell::Undecided { connection: id } => {
+                if self.connections.contains_key(&id) {
+                    self.carry_out(id, Next::Close, out);
+                }
+            }
+            Tell::Freeze => self.on_freeze(now),
+            Tell::Thaw { forwards_syncs } => {
+                self.desk.forwards_syncs = forwards_syncs;
+                self.desk.freeze = Freeze::default();
+                self.desk.is_moving = true;
+            }
         }
     }
 
@@ -345,7 +381,7 @@ impl Shard {
     }
 
     fn end_turn(&mut self, now: Time, out: &mut Vec<Output>) {
-        if std::mem::take(&mut self.desk.is_moving) {
+        if !self.desk.freeze.is_frozen() && std::mem::take(&mut self.desk.is_moving) {
             self.look_at_held(now, out);
         }
         self.send_all(now, out);
@@ -357,24 +393,32 @@ impl Shard {
         }
     }
 
-    /// Serves what was kept of connections that had to wait, and reads their sockets again.
+    /// Serves what was kept of connections that had to wait, and reads their sockets again. Whoever is served and has to
+    /// wait again does so behind those who were not.
     fn look_at_held(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.desk.is_looking_at_held = true;
         // Whoever is held again goes into the list that comes next.
         let mut held = std::mem::replace(&mut self.desk.held, std::mem::take(&mut self.desk.spare_ids));
         for id in held.drain(..) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.is_paused = false;
-            let before = out.len();
+            let (before, kept) = (out.len(), connection.inbound.len());
             let next = self.desk.receive(now, connection, &[], out);
             if connection.is_paused {
                 // Held again: the socket was not told otherwise meanwhile.
                 out.truncate(before);
+                if connection.inbound.len() < kept {
+                    self.desk.held_again.extend(self.desk.held.pop());
+                }
             } else {
                 out.push(Output::Resume(id));
             }
             self.carry_out(id, next, out);
         }
         self.desk.spare_ids = held;
+        let desk = &mut self.desk;
+        desk.held.append(&mut desk.held_again);
+        desk.is_looking_at_held = false;
     }
 
     fn send_all(&mut self, now: Time, out: &mut Vec<Output>) {
@@ -426,6 +470,7 @@ impl Shard {
                 self.carry_out(id, Next::Close, out);
             }
         }
+        self.close_frozen(now, out);
         // A client that takes nothing for a whole session timeout is not there.
         while let Some(Reverse((at, id))) = self.desk.sending.peek().copied()
             && at <= now
@@ -462,7 +507,9 @@ impl Desk {
             c.consume_inbound(consumed);
             next
         };
-        if next == Next::Hold && !c.is_paused {
+        if next != Next::Hold {
+            c.throttled_since = None;
+        } else if !c.is_paused {
             c.is_paused = true;
             self.held.push(c.id);
             out.push(Output::Pause(c.id));
@@ -481,7 +528,11 @@ impl Desk {
             if c.closes_when_sent || matches!(c.phase, Phase::Closing { .. } | Phase::Command) {
                 return (bytes.len(), Next::Done);
             }
-            if self.must_hold(c) {
+            if self.freeze.is_frozen() && matches!(c.phase, Phase::Established { .. }) {
+                let (consumed, next) = self.serve_frozen(now, c, &bytes[at..]);
+                return (at + consumed, next);
+            }
+            if self.must_hold(c) || self.throttles(now, c) {
                 return (at, Next::Hold);
             }
             let payload = match split_frame(&bytes[at..], self.settings.payload_bytes_max) {
@@ -496,7 +547,7 @@ impl Desk {
                 Frame::Bad => return (at, Next::Close),
             };
             let next = match c.phase {
-                Phase::New => self.on_connect_request(c, payload),
+                Phase::New => self.on_connect_request(now, c, payload),
                 Phase::Established { session, .. } => self.on_request(now, c, session, payload),
                 Phase::Connecting { .. } | Phase::Closing { .. } | Phase::Command => Next::Done,
             };
@@ -542,7 +593,8 @@ impl Desk {
             client::put_reply(&mut c.out, header.xid, NO_ZXID, ErrorCode::Unimplemented);
             return Next::CloseWhenSent;
         };
-        if op == OpCode::Sync && !c.is_waiting() && self.is_behind() {
+        let is_forwarded = op.is_write() || (op == OpCode::Sync && self.forwards_syncs);
+        if op == OpCode::Sync && !is_forwarded && !c.is_waiting() && self.is_behind() {
             return Next::Hold;
         }
         c.stats.packets_received += 1;
@@ -559,15 +611,19 @@ impl Desk {
             client::put_reply(&mut c.out, header.xid, 0, ErrorCode::SessionClosedRequireSaslAuth);
             return Next::CloseWhenSent;
         }
+        self.touch(now, c);
+        if let Some(next) = self.judge_throttled(now, c, op, header.xid) {
+            return next;
+        }
         if !self.large.begin(payload.len()) {
             return self.refuse_large(c);
         }
-        self.touch(now, c);
-        if op.is_write() {
+        if is_forwarded {
             c.wait(Waiting::Write { op, xid: header.xid, len: payload.len(), since: now });
             self.forward(c, session, header.xid, op, body.rest());
         } else if c.is_waiting() && !mutant::is_active(Mutant::ReadsOvertakeWrites) {
             c.wait(Waiting::Read { payload: payload.into(), since: now });
+            self.waiting_reads += 1;
         } else {
             self.serve_read(now, c, now, payload);
             self.large.end(payload.len());
@@ -623,7 +679,7 @@ impl Desk {
         self.mark_dirty(c);
     }
 
-    fn touch(&mut self, now: Time, c: &mut Connection) {
+    pub(super) fn touch(&mut self, now: Time, c: &mut Connection) {
         if !c.is_touched {
             c.is_touched = true;
             self.touched.push(c.id);
@@ -658,3 +714,6 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::auth::AuthIds;
-use crate::tree::publication::Span;
+use crate::tree::publication::{Cursor, Span};
+use crate::tree::store::Reader as TreeReader;
 use crate::types::ids::{ConnectionId, SessionId, ShardId};
 use crate::wire::client::OpCode;
 
@@ -78,8 +79,28 @@ pub enum Tell {
     Renewed { connection: ConnectionId, session: SessionId, timeout_ms: i32, is_alive: bool },
     /// The session of this connection re-attached elsewhere.
     Detach { connection: ConnectionId },
-    /// More connect than may (`connection_throttle_tokens`).
+    /// More connect than may (`connection_throttle_tokens`), or a full disk has no room for another session.
     TurnedAway { connection: ConnectionId },
+    /// What became of its request cannot be known, or its session is elsewhere: it closes without a word.
+    Undecided { connection: ConnectionId },
+    /// There is no leader: clients wait, and hear nothing but answers to pings.
+    Freeze,
+    /// There is one. `forwards_syncs`: it is another server, so a `sync` is a question to it.
+    Thaw { forwards_syncs: bool },
+}
+
+/// A store that takes the place of the one that a shard reads.
+pub struct NewStore {
+    pub reader: TreeReader,
+    /// What follows behind it, if it has nothing to do with what was followed so far: then every connection closes.
+    /// `None`: it shows what the old one showed, and the same cursor goes on.
+    pub cursor: Option<Cursor>,
+}
+
+impl fmt::Debug for NewStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "store at version {}, closes={}", self.reader.version(), self.cursor.is_some())
+    }
 }
 
 /// To whom.

@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod connection;
 pub mod follow;
+pub mod freeze;
 pub mod handshake;
 pub mod machine;
 pub mod messages;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::auth::{self, AuthIds};
 use super::connection::Connection;
 use super::machine::{Desk, Next};
-use super::watch::{self, CatchUp, Restored, WatchKind, WatcherType};
+use super::watch::{self, CatchUp, Restored, TooManyWatches, WatchKind, WatcherType};
 use crate::tree::access;
 use crate::tree::store::Node;
 use crate::types::error_code::ErrorCode;
@@ -20,11 +20,32 @@ use crate::wire::client::{
 use crate::wire::jute::{JuteError, Reader, Write};
 
 /// What a read says, if it fails.
-type Answer = Result<(), ErrorCode>;
+type Answer = Result<(), Failed>;
 
-impl From<JuteError> for ErrorCode {
-    fn from(_: JuteError) -> ErrorCode {
-        ErrorCode::MarshallingError
+/// Why a read has no answer of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Failed {
+    With(ErrorCode),
+    /// The shard has no room for another watch: the connection closes. An error would do for a read, but the watches of
+    /// setWatches would be lost without a word.
+    TooManyWatches,
+}
+
+impl From<ErrorCode> for Failed {
+    fn from(error: ErrorCode) -> Failed {
+        Failed::With(error)
+    }
+}
+
+impl From<JuteError> for Failed {
+    fn from(_: JuteError) -> Failed {
+        Failed::With(ErrorCode::MarshallingError)
+    }
+}
+
+impl From<TooManyWatches> for Failed {
+    fn from(_: TooManyWatches) -> Failed {
+        Failed::TooManyWatches
     }
 }
 
@@ -35,11 +56,14 @@ impl Desk {
         let Ok(header) = RequestHeader::decode(&mut body) else { return };
         let Some(op) = OpCode::from_i32(header.op) else { return };
         let zxid = self.version();
-        if matches!(op, OpCode::SetWatches | OpCode::SetWatches2) {
+        let reply_xid = if op == OpCode::Ping { xid::PING } else { header.xid };
+        let answer = if matches!(op, OpCode::SetWatches | OpCode::SetWatches2) {
             let answer = self.set_watches(c, op, &mut body);
-            client::put_reply(&mut c.out, header.xid, zxid.as_i64(), answer.err().unwrap_or(ErrorCode::Ok));
+            if answer.is_ok() {
+                client::put_reply(&mut c.out, reply_xid, zxid.as_i64(), ErrorCode::Ok);
+            }
+            answer
         } else {
-            let reply_xid = if op == OpCode::Ping { xid::PING } else { header.xid };
             let start = c.out.len();
             let mut answer = Ok(());
             let mut out = std::mem::take(&mut c.out);
@@ -47,11 +71,19 @@ impl Desk {
                 client::put_reply_header(out, reply_xid, zxid.as_i64(), ErrorCode::Ok);
                 answer = self.read(c, op, &mut body, out);
             });
-            if let Err(error) = answer {
+            if answer.is_err() {
                 out.truncate(start);
-                client::put_reply(&mut out, reply_xid, zxid.as_i64(), error);
             }
             c.out = out;
+            answer
+        };
+        match answer {
+            Ok(()) => {}
+            Err(Failed::With(error)) => client::put_reply(&mut c.out, reply_xid, zxid.as_i64(), error),
+            Err(Failed::TooManyWatches) => {
+                tracing::warn!(peer = %c.peer, "no room for more watches on this shard: the connection that asks for them closes");
+                c.closes_when_sent = true;
+            }
         }
         self.count_answer(c, op, header.xid, zxid, since, now);
         self.mark_dirty(c);
@@ -94,7 +126,7 @@ impl Desk {
             | OpCode::SetWatches
             | OpCode::Sasl
             | OpCode::SetWatches2
-            | OpCode::CloseSession => Err(ErrorCode::Unimplemented),
+            | OpCode::CloseSession => Err(ErrorCode::Unimplemented.into()),
         }
     }
 
@@ -109,18 +141,18 @@ impl Desk {
         if self.may_read(node.acl(), &c.auth) { Ok(node) } else { Err(ErrorCode::NoAuth) }
     }
 
-    fn watch(&mut self, c: &Connection, kind: WatchKind, path: &str) -> Answer {
-        self.watches.add(kind, path, c.id).map_err(|_| ErrorCode::RuntimeInconsistency)
+    fn watch(&mut self, c: &Connection, kind: WatchKind, path: &str) -> Result<(), TooManyWatches> {
+        self.watches.add(kind, path, c.id)
     }
 
     fn exists(&mut self, c: &Connection, request: &PathAndWatch<'_>, out: &mut Vec<u8>) -> Answer {
         if request.path.contains('\0') {
-            return Err(ErrorCode::BadArguments);
+            return Err(ErrorCode::BadArguments.into());
         }
         let found = match self.readable(c, &request.path) {
             Ok(node) => Some(self.stat_of(&node)),
             Err(ErrorCode::NoNode) => None,
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         if request.watch {
             self.watch(c, WatchKind::Data, &request.path)?;
@@ -218,7 +250,7 @@ impl Desk {
             OpCode::CheckWatches => self.watches.contains(kind, &path, c.id),
             _ => self.watches.remove(kind, &path, c.id),
         };
-        if is_there { Ok(()) } else { Err(ErrorCode::NoWatcher) }
+        if is_there { Ok(()) } else { Err(ErrorCode::NoWatcher.into()) }
     }
 
     /// Independent reads of one version; watches are not registered. More than any client could take is an error: a
@@ -240,7 +272,7 @@ impl Desk {
                 }
             }
             if out.len() - start > limits::UNSENT_BYTES_MAX {
-                return Err(ErrorCode::MarshallingError);
+                return Err(ErrorCode::MarshallingError.into());
             }
         }
         MultiHeader::put_end(out);

@@ -1,7 +1,13 @@
-//! What is let in: ConnectRequests by a token bucket, large requests by a budget (`BlueThrottle`,
-//! `largeRequestThreshold`).
+//! What is let in: ConnectRequests by a token bucket (`BlueThrottle`), large requests by a budget
+//! (`largeRequestThreshold`), and requests of all kinds by their number (`RequestThrottler`).
 
+use std::time::Duration;
+
+use super::connection::{Connection, Phase, Waiting};
+use super::machine::{Desk, Next};
+use crate::types::error_code::ErrorCode;
 use crate::types::time::Time;
+use crate::wire::client::{self, OpCode};
 
 /// `zookeeper.connection_throttle_*`. The defaults let everything pass.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -204,6 +210,96 @@ impl LargeRequests {
     }
 }
 
+/// `request_throttle_*` and `throttled_op_wait_time`. While as many requests as may be are in process, others stay with
+/// their connections, whose sockets are not read, and wait in the order in which they came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RequestThrottle {
+    /// This shard's part of `request_throttle_max_requests`.
+    pub requests_max: usize,
+    /// `throttled_op_wait_time`: who waited longer is answered and not served. `None` (0): everybody is served.
+    pub op_wait: Option<Duration>,
+    /// `request_throttle_drop_stale` with `request_stale_latency_check`.
+    pub drops_stale: bool,
+}
+
+/// What becomes of a request that had to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Waited {
+    InTime,
+    /// `ThrottledOp`, in its place in the order.
+    TooLong,
+    /// Longer than its session may be silent: the connection closes.
+    Stale,
+}
+
+impl RequestThrottle {
+    /// A closeSession always does its work, and a ping is never refused.
+    pub fn judge(&self, op: OpCode, waited: Duration, session_timeout: Duration) -> Waited {
+        if op == OpCode::CloseSession {
+            return Waited::InTime;
+        }
+        if self.drops_stale && waited > session_timeout {
+            return Waited::Stale;
+        }
+        match self.op_wait {
+            Some(limit) if waited > limit && op != OpCode::Ping => Waited::TooLong,
+            Some(_) | None => Waited::InTime,
+        }
+    }
+}
+
+impl Desk {
+    /// Whether the request throttle keeps this connection's requests: as many as may be are in process, or others have
+    /// been waiting for longer.
+    pub(super) fn throttles(&mut self, now: Time, c: &mut Connection) -> bool {
+        let Some(throttle) = &self.settings.request_throttle else { return false };
+        if !matches!(c.phase, Phase::Established { .. }) {
+            return false;
+        }
+        let is_behind_others = !self.is_looking_at_held && !self.held.is_empty();
+        self.is_moving |= is_behind_others;
+        let is_kept = is_behind_others || self.outstanding + self.waiting_reads >= throttle.requests_max;
+        if is_kept && c.throttled_since.is_none() {
+            c.throttled_since = Some(now);
+            self.stats.request_throttle_wait_count += 1;
+        }
+        is_kept
+    }
+
+    /// What is left for a request that the throttle has kept for so long, if anything but to serve it.
+    pub(super) fn judge_throttled(&mut self, now: Time, c: &mut Connection, op: OpCode, xid: i32) -> Option<Next> {
+        let (since, throttle) = (c.throttled_since?, self.settings.request_throttle?);
+        let Phase::Established { timeout_ms, .. } = c.phase else { return None };
+        let timeout = Duration::from_millis(timeout_ms.max(0) as u64);
+        match throttle.judge(op, now.saturating_since(since), timeout) {
+            Waited::InTime => None,
+            Waited::Stale => {
+                self.stats.stale_requests += 1;
+                self.stats.stale_requests_dropped += 1;
+                Some(Next::Close)
+            }
+            Waited::TooLong => {
+                self.stats.throttled_ops += 1;
+                if c.is_waiting() {
+                    c.wait(Waiting::Throttled { op, xid, since: now });
+                    self.waiting_reads += 1;
+                } else {
+                    self.refuse_throttled(now, c, op, xid, now);
+                }
+                Some(Next::Done)
+            }
+        }
+    }
+
+    /// The answer takes its place in the order, without a zxid of its own.
+    pub(super) fn refuse_throttled(&mut self, now: Time, c: &mut Connection, op: OpCode, xid: i32, since: Time) {
+        let zxid = self.version();
+        client::put_reply(&mut c.out, xid, zxid.as_i64(), ErrorCode::ThrottledOp);
+        self.count_answer(c, op, xid, zxid, since, now);
+        self.mark_dirty(c);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,5 +394,19 @@ mod tests {
         assert!(large.begin(101) && !large.begin(usize::MAX));
         let mut off = LargeRequests::new(None, 0);
         assert!(off.begin(usize::MAX));
+    }
+
+    #[test]
+    fn what_waited_too_long_is_refused_but_for_pings_and_the_end_of_a_session() {
+        let timeout = Duration::from_secs(10);
+        let throttle = RequestThrottle { requests_max: 1, op_wait: Some(Duration::from_secs(1)), drops_stale: true };
+        let judge = |op, ms| throttle.judge(op, Duration::from_millis(ms), timeout);
+        assert_eq!(judge(OpCode::Create, 1000), Waited::InTime);
+        assert_eq!(judge(OpCode::Create, 1001), Waited::TooLong);
+        assert_eq!(judge(OpCode::GetData, 10_001), Waited::Stale);
+        assert_eq!((judge(OpCode::Ping, 1001), judge(OpCode::Ping, 10_001)), (Waited::InTime, Waited::Stale));
+        assert_eq!(judge(OpCode::CloseSession, 10_001), Waited::InTime);
+        let patient = RequestThrottle { op_wait: None, drops_stale: false, ..throttle };
+        assert_eq!(patient.judge(OpCode::Create, timeout * 2, timeout), Waited::InTime);
     }
 }

@@ -284,6 +284,8 @@ pub struct WatchTable {
     recursive_len_max: usize,
     /// Length of all watched paths together.
     path_bytes: usize,
+    /// `path_bytes ≤ path_bytes_max`: `limits::WATCHED_PATH_BYTES_MAX`, but in tests.
+    pub(super) path_bytes_max: usize,
     slots: HashMap<ConnectionId, u32, RandomState>,
     watching: Vec<Watching>,
     free_slots: Vec<u32>,
@@ -305,6 +307,7 @@ impl WatchTable {
             recursive: HashTable::new(),
             recursive_len_max: 0,
             path_bytes: 0,
+            path_bytes_max: limits::WATCHED_PATH_BYTES_MAX,
             watching: Vec::new(),
             free_slots: Vec::new(),
             counts: WatchCounts::default(),
@@ -471,7 +474,7 @@ impl WatchTable {
         if let Some(id) = self.find_hashed(path, hash) {
             return Ok(id);
         }
-        if self.path_bytes + path.len() > limits::WATCHED_PATH_BYTES_MAX {
+        if self.path_bytes + path.len() > self.path_bytes_max {
             return Err(TooManyWatches);
         }
         let node = Node { path: path.into(), watchers: Watchers::default() };

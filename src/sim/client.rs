@@ -19,7 +19,8 @@ use crate::types::error_code::ErrorCode;
 use crate::types::ids::{PASSWORD_BYTES, SessionId};
 use crate::types::time::Time;
 use crate::types::zxid::Zxid;
-use crate::wire::client_encode::{ConnectRequest, ConnectResponse, ReplyHeader, WatcherEvent, ping, xid};
+use crate::wire::client::xid;
+use crate::wire::client_encode::{ConnectRequest, ConnectResponse, ReplyHeader, WatcherEvent, ping};
 use crate::wire::jute::Reader;
 
 /// Requests in flight at most.

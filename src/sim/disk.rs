@@ -13,6 +13,7 @@ use super::dice::Dice;
 use crate::storage::files::TMP_PREFIX;
 use crate::storage::log_file::FILE_HEADER;
 use crate::types::time::Time;
+use crate::types::zxid::Zxid;
 
 /// What a disk writes as a whole or not at all, bytes.
 const SECTOR_BYTES: usize = 512;
@@ -52,6 +53,12 @@ pub enum Operation {
         name: String,
         bytes: Vec<u8>,
     },
+    /// Small files, one after the other, each as a whole.
+    PutEpochs {
+        files: Vec<(String, Vec<u8>)>,
+    },
+    /// The helper has got as far as something that is done elsewhere.
+    Errand,
     /// A durable write to a log.
     Write {
         inode: Inode,
@@ -80,13 +87,14 @@ pub struct Condition {
     pub fails_next_write: bool,
 }
 
+#[derive(Clone)]
 pub struct Disk {
     dice: Dice,
     files: BTreeMap<Inode, Vec<u8>>,
     names: BTreeMap<String, Inode>,
     next_inode: u64,
     next_operation: u64,
-    /// Durable writes: any of them may be finished first.
+    /// Durable writes, and files of other helpers: any of them may be finished first.
     writes: BTreeMap<u64, Operation>,
     /// The helper's work, one after the other.
     helper: VecDeque<(u64, Operation)>,
@@ -129,12 +137,17 @@ impl Disk {
                 self.writes.insert(number, operation);
                 (number, at)
             }
+            Operation::Put { .. } | Operation::PutEpochs { .. } => {
+                let at = now + self.dice.spread(300..=20_000) * slowness;
+                self.writes.insert(number, operation);
+                (number, at)
+            }
             Operation::MakeLog { .. }
             | Operation::Zero { .. }
             | Operation::Truncate { .. }
             | Operation::Rename { .. }
             | Operation::Remove { .. }
-            | Operation::Put { .. } => {
+            | Operation::Errand => {
                 let at = now.max(self.helper_free) + self.dice.spread(200..=10_000) * slowness;
                 self.helper_free = at;
                 self.helper.push_back((number, operation));
@@ -146,7 +159,11 @@ impl Disk {
     /// Ends an operation. `None`: a crash has ended it before.
     pub fn finish(&mut self, number: u64) -> Option<(Operation, Ended)> {
         if let Some(write) = self.writes.remove(&number) {
-            let ended = if std::mem::take(&mut self.condition.fails_next_write) { Ended::Failed } else { Ended::Done };
+            let ended = match write {
+                Operation::Put { .. } if self.condition.is_full => Ended::Full,
+                Operation::Write { .. } if std::mem::take(&mut self.condition.fails_next_write) => Ended::Failed,
+                _ => Ended::Done,
+            };
             match ended {
                 Ended::Done => self.apply(&write),
                 Ended::Full | Ended::Failed => self.apply_part(&write),
@@ -157,8 +174,7 @@ impl Disk {
             return None;
         }
         let (_, operation) = self.helper.pop_front()?;
-        let needs_space =
-            matches!(operation, Operation::MakeLog { .. } | Operation::Zero { .. } | Operation::Put { .. });
+        let needs_space = matches!(operation, Operation::MakeLog { .. } | Operation::Zero { .. });
         if needs_space && self.condition.is_full {
             return Some((operation, Ended::Full));
         }
@@ -203,6 +219,8 @@ impl Disk {
                 self.names.remove(name);
             }
             Operation::Put { name, bytes } => self.put(name, bytes.clone()),
+            Operation::PutEpochs { files } => files.iter().for_each(|(name, bytes)| self.put(name, bytes.clone())),
+            Operation::Errand => {}
             Operation::Write { inode, offset, bytes } => {
                 self.grow(*inode, offset + bytes.len() as u64);
                 if let Some(file) = self.files.get_mut(inode) {
@@ -229,7 +247,35 @@ impl Disk {
                     self.put(&format!("{TMP_PREFIX}{name}.new"), vec![0; left]);
                 }
             }
-            Operation::Truncate { .. } | Operation::Rename { .. } | Operation::Remove { .. } => {}
+            Operation::PutEpochs { files } => {
+                let done = self.dice.index(files.len() + 1);
+                files[..done].iter().for_each(|(name, bytes)| self.put(name, bytes.clone()));
+            }
+            Operation::Truncate { .. } | Operation::Rename { .. } | Operation::Remove { .. } | Operation::Errand => {}
+        }
+    }
+
+    /// The operation that the helper works on.
+    pub fn helper_front(&self) -> Option<u64> {
+        self.helper.front().map(|(number, _)| *number)
+    }
+
+    /// Work on whole files was broken off: only a beginning of what led to `changed` has happened. First go snapshots, then
+    /// logs from the newest on, and what is new comes last.
+    pub fn change_partly(&mut self, changed: &Disk) {
+        let is_changed = |name: &&String| {
+            let new = changed.names.get(*name).map(|inode| changed.bytes(*inode));
+            new != Some(self.bytes(self.names[*name]))
+        };
+        let mut steps: Vec<String> = self.names.keys().filter(is_changed).cloned().collect();
+        steps.sort_by_key(|name| (!name.starts_with("snapshot."), std::cmp::Reverse((name.len(), name.clone()))));
+        steps.extend(changed.names.keys().filter(|name| !self.names.contains_key(*name)).cloned());
+        let done = self.dice.index(steps.len() + 1);
+        for name in &steps[..done] {
+            match changed.names.get(name) {
+                Some(inode) => self.put(name, changed.bytes(*inode).to_vec()),
+                None => _ = self.names.remove(name),
+            }
         }
     }
 
@@ -283,6 +329,12 @@ impl Disk {
 
     pub fn name_of(&self, inode: Inode) -> Option<&str> {
         self.names().find(|(_, named)| *named == inode).map(|(name, _)| name)
+    }
+
+    /// The zxid of the newest snapshot.
+    pub fn newest_snapshot(&self) -> Option<Zxid> {
+        let zxid = |name: &str| u64::from_str_radix(name.strip_prefix("snapshot.")?, 16).ok();
+        self.names.keys().filter_map(|name| zxid(name)).max().map(Zxid)
     }
 
     /// Makes a directory of this disk, for code that reads real ones.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::checker;
@@ -13,8 +14,8 @@ use super::history::History;
 use super::network::{End, Host, Listener, Network, Notice, Outcome, Owner, StreamId};
 use super::order::{Order, Violation};
 use super::process::{Around, Exit, Process};
-use super::restart::{Scratch, recover_tree};
-use super::scenario::{Scenario, Wish};
+use super::restart::{Recovered, Scratch, recover_state};
+use super::scenario::{Addresses, Scenario, Wish};
 use super::scheduler::{ClientIndex, Event, Scheduler, ServerIndex};
 use super::server::Server;
 use super::trace::{Reading, Trace};
@@ -72,6 +73,7 @@ pub struct Ensemble {
     arrived: BTreeMap<SessionId, Time>,
     history: History,
     order: Order,
+    addresses: Arc<Addresses>,
     faults: Vec<Planned>,
     trace: Trace,
     scratch: Scratch,
@@ -118,7 +120,8 @@ impl Ensemble {
             arrived: BTreeMap::new(),
             history: History::new(clients.len()),
             clients,
-            order: Order::default(),
+            order: Order::new(scenario.ensemble.is_none()),
+            addresses: Arc::new(scenario.addresses.clone()),
             faults: faults::plan(&scenario),
             trace: Trace::new(reading),
             scratch: Scratch::new().expect("a directory in memory"),
@@ -206,6 +209,9 @@ impl Ensemble {
             Event::Disk { server, boot, operation } => {
                 self.with_process(server, boot, |process, around| process.on_disk(operation, around));
             }
+            Event::Transfer { server, boot, number } => {
+                self.with_process(server, boot, |process, around| process.on_transfer(number, around));
+            }
             Event::Snapshot { server, boot } => self.with_process(server, boot, Process::on_snapshot),
             Event::Arrive(arrival) => {
                 let outcome = self.network.arrive(&mut self.scheduler, arrival);
@@ -236,11 +242,12 @@ impl Ensemble {
     /// Lets a process do something, if it is still the same one, and looks at what has become of it.
     fn with_process(&mut self, index: ServerIndex, boot: u32, work: impl FnOnce(&mut Process, &mut Around<'_>)) {
         let server = &mut self.servers[index.0];
-        let Some(process) = server.process.as_mut().filter(|process| process.boot == boot) else { return };
-        let decided = self.order.decided();
+        let Some(mut process) = server.process.take_if(|process| process.boot == boot) else { return };
         let mut kind = server.caught.map(|(kind, _)| kind);
         let mut around = Around {
             server: index,
+            scenario: &server.scenario,
+            scratch: &self.scratch,
             scheduler: &mut self.scheduler,
             network: &mut self.network,
             disk: &mut server.disk,
@@ -250,13 +257,16 @@ impl Ensemble {
             dice: &mut server.dice,
             caught: &mut kind,
         };
-        work(process, &mut around);
-        if let Some(violation) = process.violation.take() {
-            self.violation.get_or_insert(violation);
-        }
+        work(&mut process, &mut around);
+        let violation = process.violation.take();
         let exit = process.exit.clone();
-        if self.order.decided() > decided {
-            self.check_expiries(decided);
+        let shown = std::mem::take(&mut process.has_published).then(|| process.zab().tree().published());
+        server.process = Some(process);
+        if let Some(violation) = violation {
+            self.violate(violation);
+        }
+        if let Some(shown) = shown {
+            self.on_shown(index, shown);
         }
         match exit {
             None => {}
@@ -270,15 +280,38 @@ impl Ensemble {
         }
     }
 
+    /// A server shows its clients everything up to here: it must be decided, and will be for ever.
+    fn on_shown(&mut self, index: ServerIndex, upto: Zxid) {
+        let is_serving = self.servers[index.0].process.as_ref().is_some_and(|process| process.serves());
+        if !is_serving {
+            return;
+        }
+        let decided = self.order.decided();
+        let (servers, scenario) = (&self.servers, &self.scenario);
+        let is_durable = |zxid| match &scenario.ensemble {
+            None => servers[index.0].has_durable(zxid),
+            Some(ensemble) => ensemble.quorum().is_quorum(|id| servers[id.0 as usize - 1].has_durable(zxid)),
+        };
+        if let Err(what) = self.order.on_shown(index, upto, is_durable) {
+            self.violate(what);
+        }
+        if self.order.decided() > decided {
+            self.check_expiries(decided);
+        }
+    }
+
     /// A session ends by itself only when its server has heard nothing of it for its whole timeout.
     fn check_expiries(&mut self, before: Zxid) {
         let now = self.scheduler.now();
+        let members = self.scenario.servers.iter().filter_map(|server| server.member.as_ref());
+        let notices_within = members.map(|member| member.notices_within()).max().unwrap_or_default();
+        let tolerance = HEARING_TOLERANCE + notices_within;
         let mut violation = None;
         for (zxid, payload) in self.order.txns_behind(before) {
             let Ok((header, txn_type::CLOSE_SESSION)) = TxnHeader::peek(payload) else { continue };
             let heard = self.clients.iter().find_map(|client| client.agreed.get(&header.session));
             let (Some(agreed), Some(arrived)) = (heard, self.arrived.get(&header.session)) else { continue };
-            if !agreed.is_closing && now + HEARING_TOLERANCE < *arrived + agreed.timeout {
+            if !agreed.is_closing && now + tolerance < *arrived + agreed.timeout {
                 let silent_ms = now.saturating_since(*arrived).as_millis();
                 violation = Some(format!(
                     "session {} expired at {zxid} after {silent_ms} ms of silence, its timeout is {:?}",
@@ -299,25 +332,34 @@ impl Ensemble {
     fn start(&mut self, index: ServerIndex) {
         let server = &mut self.servers[index.0];
         self.network.set_dark(Host::Server(index), false);
-        let recovered = recover_tree(&self.scratch, &mut server.disk, &server.scenario);
-        let (tree, notes) = match recovered {
+        let recovered = match recover_state(&self.scratch, &mut server.disk, &server.scenario) {
             Ok(recovered) => recovered,
             Err(what) => return self.violate(format!("server {}: {what}", index.0)),
         };
         server.boots += 1;
-        let boot = server.boots;
-        let head = tree.head();
-        for note in notes {
+        let (boot, head, durable) = (server.boots, recovered.tree.head(), server.durable);
+        for note in &recovered.notes {
             self.trace.line(self.scheduler.now(), "start", format_args!("{note}"));
         }
         self.trace.line(self.scheduler.now(), "start", format_args!("server {} boot {boot} at {head}", index.0));
         self.trace.mix(head.0);
         server.logged.rebuild(&server.disk, |_, _| {});
-        let started = self.order.on_started(index, head);
+        if head < durable {
+            self.violate(format!("J-09: server {} comes back with {head}, and {durable} was durable", index.0));
+        }
+        if let Err(what) = self.order.on_started(index, head) {
+            self.violate(what);
+        }
+        self.start_process(index, recovered);
+    }
+
+    fn start_process(&mut self, index: ServerIndex, recovered: Recovered) {
+        let server = &mut self.servers[index.0];
         let clock = server.next_clock();
-        let mut kind = None;
         let mut around = Around {
             server: index,
+            scenario: &server.scenario,
+            scratch: &self.scratch,
             scheduler: &mut self.scheduler,
             network: &mut self.network,
             disk: &mut server.disk,
@@ -325,20 +367,24 @@ impl Ensemble {
             order: &mut self.order,
             trace: &mut self.trace,
             dice: &mut server.dice,
-            caught: &mut kind,
+            caught: &mut None,
         };
-        let process = Process::start(boot, clock, &server.scenario, tree, &mut around);
+        let process = Process::start(server.boots, clock, recovered, &self.addresses, &mut around);
         server.process = Some(Box::new(process));
-        if let Err(what) = started {
-            self.violate(what);
-        }
     }
 
     fn kill(&mut self, index: ServerIndex, away: Duration, why: &str, is_dark: bool) {
+        let Some(boot) = self.servers[index.0].process.as_ref().map(|process| process.boot) else { return };
+        // What is durable before the crash is there after it, whatever happens to what is under way.
         let server = &mut self.servers[index.0];
-        if server.process.take().is_none() {
-            return;
+        server.note_durable();
+        if let Some(process) = &mut server.process {
+            // It is over: nothing of what follows is its own doing.
+            process.exit = None;
         }
+        self.with_process(index, boot, Process::leave_half_done);
+        let server = &mut self.servers[index.0];
+        server.process = None;
         server.disk.crash();
         (server.caught, server.must_end) = (None, false);
         self.line("kill", format_args!("server {} {why}, away for {away:?}", index.0));
@@ -373,7 +419,15 @@ impl Ensemble {
                 let owner = Owner::ClientPort { server, boot, connection };
                 around.network.accept(around.scheduler, end, owner);
             }),
-            Listener::Peer(_) => self.network.refuse(&mut self.scheduler, end),
+            Listener::Peer(port) => self.with_process(server, boot, |process, around| {
+                match process.on_peer_knock(end, port, around) {
+                    Some(socket) => {
+                        let owner = Owner::Peer { server, boot, socket };
+                        around.network.accept(around.scheduler, end, owner);
+                    }
+                    None => around.network.refuse(around.scheduler, end),
+                }
+            }),
         }
     }
 
@@ -391,13 +445,23 @@ impl Ensemble {
             Owner::ClientPort { server, boot, connection } => {
                 if let (Notice::Received(_), Some(client)) = (&notice, self.streams.get(&end.stream))
                     && let Some(session) = self.clients[client.0].attached_session()
+                    && self.hears_clients(server)
                 {
                     self.arrived.insert(session, self.scheduler.now());
                 }
                 self.with_process(server, boot, |process, around| process.on_connection(connection, notice, around));
             }
-            Owner::Peer { .. } => {}
+            Owner::Peer { server, boot, socket } => {
+                self.with_process(server, boot, |process, around| process.on_peer(socket, notice, around));
+            }
         }
+    }
+
+    /// Whether what clients say there reaches whoever decides about their sessions. A single server hears it after a pause.
+    fn hears_clients(&self, server: ServerIndex) -> bool {
+        let now = self.scheduler.now();
+        let Some(process) = &self.servers[server.0].process else { return false };
+        self.scenario.ensemble.is_none() || (process.serves() && !process.is_paused(now))
     }
 
     fn wake_client(&mut self, client: ClientIndex) {
@@ -495,6 +559,9 @@ impl Ensemble {
             }
             Fault::Cut { client, server, there, back } => self.cut(client, server, [there, back], true),
             Fault::Lag { client, server, lag } => self.lag(client, server, lag),
+            Fault::Part { one, other, there, back } => self.part(one, other, [there, back], true),
+            Fault::Isolate { server, hears, is_heard } => self.isolate(server, [!is_heard, !hears], true),
+            Fault::SlowLink { one, other, lag } => self.slow_link(one, other, lag),
             Fault::ClockJump { server, by_ms } => {
                 self.servers[server.0].wall_offset_ms += by_ms;
                 let offset = self.servers[server.0].wall_offset_ms;
@@ -512,6 +579,9 @@ impl Ensemble {
             Fault::KillAt { server, .. } => self.servers[server.0].caught = None,
             Fault::Cut { client, server, there, back } => self.cut(client, server, [there, back], false),
             Fault::Lag { client, server, .. } => self.lag(client, server, Duration::ZERO),
+            Fault::Part { one, other, there, back } => self.part(one, other, [there, back], false),
+            Fault::Isolate { server, hears, is_heard } => self.isolate(server, [!is_heard, !hears], false),
+            Fault::SlowLink { one, other, .. } => self.slow_link(one, other, Duration::ZERO),
             Fault::Kill { .. }
             | Fault::PowerCut { .. }
             | Fault::Stop { .. }
@@ -529,6 +599,27 @@ impl Ensemble {
         if back {
             self.network.set_cut(server, client, is_cut);
         }
+    }
+
+    fn part(&mut self, one: ServerIndex, other: ServerIndex, [there, back]: [bool; 2], is_cut: bool) {
+        let (one, other) = (Host::Server(one), Host::Server(other));
+        if there {
+            self.network.set_cut(one, other, is_cut);
+        }
+        if back {
+            self.network.set_cut(other, one, is_cut);
+        }
+    }
+
+    fn isolate(&mut self, server: ServerIndex, ways: [bool; 2], is_cut: bool) {
+        for other in (0..self.servers.len()).map(ServerIndex).filter(|other| *other != server) {
+            self.part(server, other, ways, is_cut);
+        }
+    }
+
+    fn slow_link(&mut self, one: ServerIndex, other: ServerIndex, lag: Duration) {
+        self.network.set_lag(Host::Server(one), Host::Server(other), lag);
+        self.network.set_lag(Host::Server(other), Host::Server(one), lag);
     }
 
     fn lag(&mut self, client: ClientIndex, server: ServerIndex, lag: Duration) {

@@ -64,6 +64,12 @@ pub enum Fault {
         server: ServerIndex,
         lag: Duration,
     },
+    /// Two servers do not hear each other, or one the other.
+    Part { one: ServerIndex, other: ServerIndex, there: bool, back: bool },
+    /// A server hears no other, or is heard by none.
+    Isolate { server: ServerIndex, hears: bool, is_heard: bool },
+    /// A link between two servers is slow.
+    SlowLink { one: ServerIndex, other: ServerIndex, lag: Duration },
     /// Somebody sets the wall clock.
     ClockJump {
         server: ServerIndex,
@@ -104,6 +110,10 @@ fn draw(scenario: &Scenario, dice: &mut Dice) -> (Fault, Duration) {
     let server = ServerIndex(dice.index(scenario.servers.len()));
     let client = ClientIndex(dice.index(scenario.clients.len()));
     let away = dice.spread(20_000..=3_000_000);
+    let servers = scenario.servers.len();
+    if servers > 1 && dice.percent(35) {
+        return draw_between(servers, server, dice);
+    }
     match dice.weighted(&[(14, 0), (8, 1), (18, 2), (5, 3), (12, 4), (8, 5), (6, 6), (5, 7), (14, 8), (6, 9), (4, 10)])
     {
         0 => (Fault::Kill { server }, away),
@@ -123,5 +133,18 @@ fn draw(scenario: &Scenario, dice: &mut Dice) -> (Fault, Duration) {
         }
         9 => (Fault::Lag { client, server, lag: dice.millis(5..=300) }, dice.millis(200..=5000)),
         _ => (Fault::ClockJump { server, by_ms: dice.within(0..=7_200_000) as i64 - 3_600_000 }, Duration::ZERO),
+    }
+}
+
+/// Between servers.
+fn draw_between(servers: usize, one: ServerIndex, dice: &mut Dice) -> (Fault, Duration) {
+    let other = ServerIndex((one.0 + 1 + dice.index(servers - 1)) % servers);
+    let ways = [(true, true), (true, true), (true, false), (false, true)];
+    let (there, back) = *dice.pick(&ways);
+    let lasts = dice.spread(30_000..=6_000_000);
+    match dice.weighted(&[(5, 0), (4, 1), (2, 2)]) {
+        0 => (Fault::Part { one, other, there, back }, lasts),
+        1 => (Fault::Isolate { server: one, hears: !there, is_heard: !back }, lasts),
+        _ => (Fault::SlowLink { one, other, lag: dice.millis(1..=120) }, lasts),
     }
 }

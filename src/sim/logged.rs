@@ -62,6 +62,12 @@ impl Logged {
         }
     }
 
+    /// The last txn up to which a crash at this moment would leave everything whole, from `after` on.
+    pub fn durable_end(&self, disk: &Disk, after: Zxid) -> Zxid {
+        let behind = self.places.range(Zxid(after.0 + 1)..).map(|(zxid, _)| *zxid);
+        behind.take_while(|zxid| self.is_durable(disk, *zxid)).last().unwrap_or(after)
+    }
+
     /// Whether a crash at this moment would leave the entry of this zxid whole, in a file that recovery finds.
     pub fn is_durable(&self, disk: &Disk, zxid: Zxid) -> bool {
         let Some(place) = self.places.get(&zxid) else { return false };

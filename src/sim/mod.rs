@@ -21,6 +21,7 @@ mod faults;
 mod history;
 mod log_files;
 mod logged;
+mod member;
 mod model;
 mod network;
 mod order;

@@ -5,14 +5,23 @@ use std::collections::BTreeMap;
 use super::scheduler::ServerIndex;
 use crate::types::zxid::Zxid;
 
+/// What must never be.
+pub type Violation = String;
+
 /// What is known about every txn that any server ever gave to its log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Order {
+    /// There is one server only: what it loses in a crash, nobody has.
+    is_alone: bool,
     known: BTreeMap<Zxid, Known>,
     /// Decided, in order.
     committed: Vec<Zxid>,
-    /// How much of it each server has applied for its clients.
-    applied: BTreeMap<ServerIndex, Zxid>,
+    /// What each server has given to its log last.
+    logged: BTreeMap<ServerIndex, Zxid>,
+    /// Up to where each server shows it to its clients.
+    shown: BTreeMap<ServerIndex, Zxid>,
+    /// Who was established as the leader of an epoch.
+    leaders: BTreeMap<u32, ServerIndex>,
 }
 
 #[derive(Debug)]
@@ -22,17 +31,27 @@ struct Known {
     digest: Option<u64>,
 }
 
-/// What must never be.
-pub type Violation = String;
-
 impl Order {
-    /// A server gives a txn to its log. A txn that was not decided may be another one after a crash of the only server.
+    pub fn new(is_alone: bool) -> Order {
+        Order {
+            is_alone,
+            known: BTreeMap::new(),
+            committed: Vec::new(),
+            logged: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+        }
+    }
+
+    /// A server gives a txn to its log.
     pub fn on_logged(&mut self, server: ServerIndex, zxid: Zxid, payload: &[u8]) -> Result<(), Violation> {
-        let decided = self.decided();
-        match self.known.get_mut(&zxid) {
+        if let Some(last) = self.logged.insert(server, zxid).filter(|last| !follows(*last, zxid)) {
+            return Err(format!("J-08: server {} logs {zxid} behind {last}", server.0));
+        }
+        match self.known.get(&zxid) {
             Some(known) if is_same(&known.payload, payload) => {}
-            Some(_) if zxid <= decided => {
-                return Err(format!("I-09: server {} logs another txn as {zxid} than the one decided", server.0));
+            Some(_) if !self.is_alone || zxid <= self.decided() => {
+                return Err(format!("I-10: server {} logs another txn as {zxid} than was proposed", server.0));
             }
             _ => {
                 self.known.insert(zxid, Known { payload: payload.to_vec(), digest: None });
@@ -41,71 +60,85 @@ impl Order {
         Ok(())
     }
 
+    /// What a server gives to its log next may follow on anything.
+    pub fn on_log_changed(&mut self, server: ServerIndex) {
+        self.logged.remove(&server);
+    }
+
     /// A server's tree has this digest at its head.
     pub fn on_head(&mut self, server: ServerIndex, zxid: Zxid, digest: u64) -> Result<(), Violation> {
-        let decided = self.decided();
-        match self.known.get_mut(&zxid) {
-            // It is on its way to the log.
-            None => Ok(()),
-            Some(known) => match known.digest {
-                Some(before) if before != digest && zxid <= decided => {
-                    Err(format!("J-17: server {} has digest {digest:x} at {zxid}, where {before:x} was", server.0))
-                }
-                _ => {
-                    known.digest = Some(digest);
-                    Ok(())
-                }
-            },
+        // What is not known is on its way to the log.
+        let Some(known) = self.known.get_mut(&zxid) else { return Ok(()) };
+        match known.digest {
+            Some(before) if before != digest => {
+                Err(format!("J-17: server {} has digest {digest:x} at {zxid}, where {before:x} was", server.0))
+            }
+            _ => {
+                known.digest = Some(digest);
+                Ok(())
+            }
         }
     }
 
-    /// A server serves everything up to here. `is_durable`: whether enough disks hold a txn at this moment.
-    pub fn on_committed(
+    /// A server is established as the leader of an epoch.
+    pub fn on_leader(&mut self, server: ServerIndex, epoch: u32) -> Result<(), Violation> {
+        match self.leaders.insert(epoch, server) {
+            Some(before) if before != server => {
+                Err(format!("I-08: servers {} and {} both led epoch {epoch}", before.0, server.0))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A server shows its clients everything up to here. `is_durable`: whether enough disks hold a txn at this moment.
+    pub fn on_shown(
         &mut self,
         server: ServerIndex,
         upto: Zxid,
-        mut is_durable: impl FnMut(Zxid) -> bool,
+        is_durable: impl Fn(Zxid) -> bool,
     ) -> Result<(), Violation> {
-        let before = self.applied.get(&server).copied().unwrap_or_default();
+        let before = self.shown.insert(server, upto).unwrap_or_default();
         if upto < before {
             return Err(format!("server {} went back from {before} to {upto}", server.0));
         }
-        self.applied.insert(server, upto);
         let decided = self.decided();
-        if upto <= decided {
-            return match self.committed.binary_search(&upto) {
-                Ok(_) => Ok(()),
-                Err(_) if upto == Zxid::ZERO => Ok(()),
-                Err(_) => Err(format!("I-09: server {} serves {upto}, which was never decided", server.0)),
-            };
+        // A tree that came as a snapshot may be named after the beginning of an epoch, which is no txn.
+        if upto <= decided || upto.counter() == 0 {
+            return Ok(());
         }
-        let new: Vec<Zxid> = self.known.range(Zxid(decided.0 + 1)..=upto).map(|(zxid, _)| *zxid).collect();
+        if !self.known.contains_key(&upto) {
+            return Err(format!("I-10: server {} shows {upto}, which is in nobody's log", server.0));
+        }
+        // What is on too few disks belongs to a history that nobody led on with.
+        let new: Vec<Zxid> =
+            self.known.range(Zxid(decided.0 + 1)..=upto).map(|(zxid, _)| *zxid).filter(|zxid| is_durable(*zxid)).collect();
         if new.last() != Some(&upto) {
-            return Err(format!("I-10: server {} serves {upto}, which is in nobody's log", server.0));
+            return Err(format!("J-03: server {} shows {upto}, which is not durable on enough disks", server.0));
         }
         for zxid in new {
             let last = self.decided();
             if !follows(last, zxid) {
-                return Err(format!("J-08: {zxid} is decided behind {last}"));
-            }
-            if !is_durable(zxid) {
-                return Err(format!("J-03: server {} serves {zxid}, which is not durable on enough disks", server.0));
+                return Err(format!("J-03, J-08: server {} shows {zxid} behind {last}", server.0));
             }
             self.committed.push(zxid);
         }
         Ok(())
     }
 
-    /// A server starts from its disk alone. `is_committed`: there is nobody else to ask, so all it has is decided.
+    /// A server starts from its disk. Alone, all it has is decided.
     pub fn on_started(&mut self, server: ServerIndex, head: Zxid) -> Result<(), Violation> {
+        self.shown.remove(&server);
+        self.on_log_changed(server);
+        if !self.is_alone {
+            return Ok(());
+        }
         let decided = self.decided();
         if head < decided {
             return Err(format!("J-09: server {} comes back with {head}, and {decided} was decided", server.0));
         }
         // What it lost was never decided: those zxids are used again.
         self.known.retain(|zxid, _| *zxid <= head);
-        self.applied.insert(server, decided);
-        self.on_committed(server, head, |_| true)
+        self.on_shown(server, head, |_| true)
     }
 
     /// The newest decided txn.
@@ -115,7 +148,7 @@ impl Order {
 
     /// All decided txns with their payloads, in order.
     pub fn txns(&self) -> impl Iterator<Item = (Zxid, &[u8])> {
-        self.committed.iter().filter_map(|zxid| Some((*zxid, self.known.get(zxid)?.payload.as_slice())))
+        self.txns_behind(Zxid::ZERO)
     }
 
     /// The same, behind a zxid.

@@ -5,6 +5,7 @@
 //! once, but that thread sees it at its own next turn, a seeded moment later: so races between cores replay.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::dice::Dice;
@@ -12,26 +13,29 @@ use super::disk::{Disk, Ended, Operation};
 use super::faults::Caught;
 use super::log_files::{LogFiles, Started};
 use super::logged::Logged;
+use super::member::{Member, MemberInput};
 use super::network::{End, Network, Notice};
 use super::order::{Order, Violation};
-use super::scenario::ServerScenario;
+use super::restart::{Recovered, RecoveredMember, Scratch};
+use super::scenario::{Addresses, ServerScenario};
 use super::scheduler::{Event, Scheduler, ServerIndex};
 use super::shard_seat::{ShardSeat, ToShard};
 use super::snapshots::serialize;
 use super::trace::Trace;
-use crate::server::pipeline::{Input, Now, Output, SnapshotJob, ZabCore};
-use crate::server::stalls::Stalls;
+use crate::server::pipeline::{self, Input, Now, Output, SnapshotJob, ZabCore};
+use crate::server::pauses::Pauses;
 use crate::shard::machine::{Shard, ShardSettings};
 use crate::shard::messages::Batch;
-use crate::storage::compression::Compression;
 use crate::storage::files::snapshot_file_name;
 use crate::storage::log;
-use crate::tree::Tree;
 use crate::tree::publication::Publisher;
+use crate::types::compression::Compression;
 use crate::types::ids::{ConnectionId, ShardId};
 use crate::types::limits;
 use crate::types::time::{Time, WallTime};
 use crate::types::zxid::Zxid;
+use crate::zab::transport::{Port, SocketId, SocketInput};
+use crate::zab::{Phase, RoleName, Zab};
 
 /// As in `io/cores.rs`.
 const TOLERATED_PAUSE: Duration = Duration::from_millis(200);
@@ -47,6 +51,8 @@ type Buffer = Vec<u8>;
 /// Everything around one process.
 pub struct Around<'a> {
     pub server: ServerIndex,
+    pub scenario: &'a ServerScenario,
+    pub scratch: &'a Scratch,
     pub scheduler: &'a mut Scheduler,
     pub network: &'a mut Network,
     pub disk: &'a mut Disk,
@@ -59,8 +65,24 @@ pub struct Around<'a> {
 }
 
 impl Around<'_> {
+    pub fn reborrow(&mut self) -> Around<'_> {
+        Around {
+            server: self.server,
+            scenario: self.scenario,
+            scratch: self.scratch,
+            scheduler: self.scheduler,
+            network: self.network,
+            disk: self.disk,
+            logged: self.logged,
+            order: self.order,
+            trace: self.trace,
+            dice: self.dice,
+            caught: self.caught,
+        }
+    }
+
     /// A disk operation has started.
-    fn schedule_disk(&mut self, boot: u32, number: u64, done: Time, kind: Option<Caught>) {
+    pub fn schedule_disk(&mut self, boot: u32, number: u64, done: Time, kind: Option<Caught>) {
         let server = self.server;
         self.scheduler.at(done, Event::Disk { server, boot, operation: number });
         if kind.is_some() && *self.caught == kind {
@@ -79,7 +101,7 @@ struct Seat {
     shard: Option<usize>,
     /// When it wants to run.
     next_turn: Option<Time>,
-    stalls: Stalls,
+    stalls: Pauses,
 }
 
 /// How a process ended by itself.
@@ -111,6 +133,9 @@ pub struct Process {
     shards: Vec<ShardSeat>,
     seats: Vec<Seat>,
     files: LogFiles,
+    /// `None` for a server that stands alone.
+    member: Option<Member>,
+    addresses: Arc<Addresses>,
     /// The version that the helper is writing down.
     snapshot: Option<SnapshotJob>,
     /// The disk operation that makes it durable.
@@ -122,12 +147,21 @@ pub struct Process {
     ends_at: Option<Time>,
     paused_until: Option<Time>,
     pub exit: Option<Exit>,
+    /// Clients may be shown more than before.
+    pub has_published: bool,
     pub violation: Option<Violation>,
 }
 
 impl Process {
-    /// Starts on a recovered tree.
-    pub fn start(boot: u32, clock: Clock, scenario: &ServerScenario, tree: Tree, around: &mut Around<'_>) -> Process {
+    /// Starts on what was recovered.
+    pub fn start(
+        boot: u32,
+        clock: Clock,
+        recovered: Recovered,
+        addresses: &Arc<Addresses>,
+        around: &mut Around<'_>,
+    ) -> Process {
+        let (scenario, tree) = (around.scenario, recovered.tree);
         let publisher = Publisher::default();
         let seed = around.dice.next();
         let shards = (0..scenario.shards)
@@ -142,9 +176,18 @@ impl Process {
         let buffers =
             (0..scenario.zab.log.writes_in_flight).map(|_| vec![0; scenario.log_buffer_bytes]).collect::<Vec<_>>();
         let mut zab_out = Vec::new();
-        let zab = ZabCore::standalone(scenario.zab.clone(), tree, publisher, buffers, now, &mut zab_out);
+        let settings = scenario.zab.clone();
+        let (zab, member) = match recovered.member {
+            None => (ZabCore::standalone(settings, tree, publisher, buffers, now, &mut zab_out), None),
+            Some(recovered) => {
+                let stored = recovered.epochs;
+                let member = join(scenario, recovered, around.dice.next());
+                let zab = ZabCore::member(settings, member, tree, publisher, buffers, now, &mut zab_out);
+                (zab, Some(Member::new(boot, stored)))
+            }
+        };
         let seat =
-            |has_zab, shard| Seat { has_zab, shard, next_turn: None, stalls: Stalls::new(now.time, TOLERATED_PAUSE) };
+            |has_zab, shard| Seat { has_zab, shard, next_turn: None, stalls: Pauses::new(now.time, TOLERATED_PAUSE) };
         let seats = match scenario.is_shared {
             true => vec![seat(true, Some(0))],
             false => std::iter::once(seat(true, None))
@@ -162,6 +205,8 @@ impl Process {
             shards,
             seats,
             files: LogFiles::default(),
+            member,
+            addresses: Arc::clone(addresses),
             snapshot: None,
             snapshot_put: None,
             next_dealt: 0,
@@ -170,6 +215,7 @@ impl Process {
             ends_at: None,
             paused_until: None,
             exit: None,
+            has_published: true,
             violation: None,
         };
         process.carry_out_zab(around);
@@ -241,6 +287,8 @@ impl Process {
                 (Operation::Put { bytes, .. }, Ended::Done) => bytes.len() as u64,
                 _ => 0,
             });
+        } else if let Some(done) = self.member.as_mut().and_then(|member| member.on_disk(number, ended, around)) {
+            self.violation = self.violation.take().or(done.err());
         } else if let Some(input) = self.files.on_ended(number, ended) {
             match input {
                 log::Input::Written { .. } => self.written.push_back(input),
@@ -250,6 +298,39 @@ impl Process {
             return;
         }
         self.wake(0, around);
+    }
+
+    /// A piece for a learner is read.
+    pub fn on_transfer(&mut self, number: u64, around: &mut Around<'_>) {
+        let Some(member) = &mut self.member else { return };
+        if let Err(what) = member.on_transfer(number, around) {
+            self.violation = Some(what);
+        }
+        self.wake(0, around);
+    }
+
+    /// Another server has connected.
+    pub fn on_peer_knock(&mut self, end: End, port: Port, around: &mut Around<'_>) -> Option<SocketId> {
+        let socket = self.member.as_mut()?.accept(end, port);
+        self.wake(0, around);
+        Some(socket)
+    }
+
+    /// Something happened to a connection with another server.
+    pub fn on_peer(&mut self, socket: SocketId, notice: Notice, around: &mut Around<'_>) {
+        let Some(member) = &mut self.member else { return };
+        if member.on_notice(socket, notice, around) {
+            self.wake(0, around);
+        }
+    }
+
+    /// It is killed: what its helper was at may be half done.
+    pub fn leave_half_done(&mut self, around: &mut Around<'_>) {
+        if let Some(member) = &mut self.member
+            && let Err(what) = member.leave_half_done(around)
+        {
+            self.violation = Some(what);
+        }
     }
 
     /// The helper has walked the version that it holds: now the file is made durable.
@@ -345,6 +426,10 @@ impl Process {
             any = true;
             self.step_zab(now, Input::SnapshotDone { bytes }, around);
         }
+        while let Some(input) = self.member.as_mut().and_then(|member| member.next(self.zab.takes_sockets())) {
+            any = true;
+            self.on_member(now, input, around);
+        }
         for shard in 0..self.shards.len() {
             while self.zab.takes_batches()
                 && let Some(batch) = self.shards[shard].to_zab.pop_front()
@@ -361,6 +446,38 @@ impl Process {
         any
     }
 
+    fn on_member(&mut self, now: Now, input: MemberInput, around: &mut Around<'_>) {
+        let input = match &input {
+            MemberInput::Accepted { socket, port } => SocketInput::Accepted { socket: *socket, port: *port },
+            MemberInput::Connected { socket } => SocketInput::Connected { socket: *socket },
+            MemberInput::Received { socket, bytes } => SocketInput::Received { socket: *socket, bytes },
+            MemberInput::Unsent { socket, bytes } => SocketInput::Unsent { socket: *socket, bytes: *bytes },
+            MemberInput::Closed { socket, is_refused } => {
+                SocketInput::Closed { socket: *socket, is_refused: *is_refused }
+            }
+            _ => return self.on_answer(now, input, around),
+        };
+        self.step_zab(now, Input::Socket(input), around);
+    }
+
+    fn on_answer(&mut self, now: Now, input: MemberInput, around: &mut Around<'_>) {
+        let input = match input {
+            MemberInput::EpochsStored(epochs) => Input::EpochsStored(epochs),
+            MemberInput::LogRead { socket, read } => Input::LogRead { socket, read },
+            MemberInput::SnapshotPiece { socket, zxid, bytes, is_end } => {
+                Input::SnapshotPiece { socket, zxid, bytes, is_end }
+            }
+            MemberInput::Truncated { tree } => Input::Truncated { tree },
+            MemberInput::Installed { bytes } => Input::Installed { bytes },
+            MemberInput::Accepted { .. }
+            | MemberInput::Connected { .. }
+            | MemberInput::Received { .. }
+            | MemberInput::Unsent { .. }
+            | MemberInput::Closed { .. } => unreachable!("of a socket"),
+        };
+        self.step_zab(now, input, around);
+    }
+
     fn end_zab_turn(&mut self, now: Now, around: &mut Around<'_>) {
         if self.zab.deadline().is_some_and(|deadline| deadline <= now.time) {
             self.step_zab(now, Input::Timeout, around);
@@ -370,6 +487,22 @@ impl Process {
         if let Err(violation) = around.order.on_head(around.server, head, self.zab.tree().digest()) {
             self.violation = Some(violation);
         }
+        if self.zab.role() == RoleName::Leading
+            && self.member.is_some()
+            && let Err(what) = around.order.on_leader(around.server, self.zab.zab().epochs().current)
+        {
+            self.violation = Some(what);
+        }
+    }
+
+    /// Whether it serves clients, so that what they say reaches a leader.
+    pub fn serves(&self) -> bool {
+        self.zab.role() != RoleName::Looking && self.zab.zab().phase() == Phase::Broadcast
+    }
+
+    /// Whether it stands still.
+    pub fn is_paused(&self, now: Time) -> bool {
+        self.paused_until.is_some_and(|until| now < until)
     }
 
     fn take_shard_mail(&mut self, shard: usize, now: Now, around: &mut Around<'_>) -> bool {
@@ -385,7 +518,7 @@ impl Process {
         }
     }
 
-    fn step_zab(&mut self, now: Now, input: Input<Buffer>, around: &mut Around<'_>) {
+    fn step_zab(&mut self, now: Now, input: Input<'_, Buffer>, around: &mut Around<'_>) {
         self.zab.step(now, input, &mut self.zab_out);
         self.carry_out_zab(around);
     }
@@ -403,6 +536,7 @@ impl Process {
                     }
                 }
                 Output::Spent { shard, batch } => self.recycle(usize::from(shard.0), batch),
+                Output::Store { shard, store } => self.tell(usize::from(shard.0), ToShard::Store(store), around),
                 Output::Snapshot(job) => {
                     self.snapshot = Some(job);
                     let at = around.scheduler.now() + around.dice.spread(500..=300_000);
@@ -412,6 +546,18 @@ impl Process {
                     let at = around.scheduler.now() + LAST_WORDS;
                     self.ends_at = Some(at);
                     around.scheduler.at(at, Event::Turn { server: around.server, boot: self.boot, core: 0 });
+                }
+                Output::Socket(_)
+                | Output::StoreEpochs(_)
+                | Output::ReadLog { .. }
+                | Output::ReadSnapshot { .. }
+                | Output::ReadOn { .. }
+                | Output::CancelRead { .. }
+                | Output::Truncate(_)
+                | Output::Install(_) => {
+                    if let Some(member) = &mut self.member {
+                        member.carry_out(output, &self.addresses, around);
+                    }
                 }
                 Output::Fatal { what } => self.exit = Some(Exit::Fatal(what)),
             }
@@ -444,13 +590,9 @@ impl Process {
     /// What clients may be told from now on must be decided.
     fn on_published(&mut self, around: &mut Around<'_>) {
         let published = self.zab.tree().published();
-        around.trace.line(around.scheduler.now(), "zab", format_args!("published {published}"));
+        around.trace.line(around.scheduler.now(), "zab", format_args!("{} published {published}", around.server.0));
         around.trace.mix(published.0);
-        let (disk, logged) = (&*around.disk, &*around.logged);
-        let is_durable = |zxid| logged.is_durable(disk, zxid);
-        if let Err(what) = around.order.on_committed(around.server, published, is_durable) {
-            self.violation.get_or_insert(what);
-        }
+        self.has_published = true;
     }
 
     fn recycle(&mut self, shard: usize, batch: Batch) {
@@ -479,6 +621,15 @@ impl Process {
 
 fn shard_of(connection: ConnectionId) -> usize {
     (connection.0 >> COUNT_BITS) as usize
+}
+
+/// The agreement machine of a member.
+fn join(scenario: &ServerScenario, recovered: RecoveredMember, boot_nonce: u64) -> pipeline::Member {
+    let member = scenario.member.as_ref().expect("recovered as a member");
+    let settings = member.settings(boot_nonce);
+    let mut zab_out = Vec::new();
+    let zab = Zab::member(settings, member.ensemble.clone(), recovered.history, recovered.epochs, &mut zab_out);
+    pipeline::Member { zab, zab_out, shards: scenario.shards as u16, committed: recovered.committed }
 }
 
 /// What a server's clocks show.

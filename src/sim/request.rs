@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::types::acl::perms;
 use crate::types::zxid::Zxid;
-use crate::wire::client::OpCode;
-use crate::wire::client_encode::{self as encode, op};
+use crate::wire::client::{MultiHeader, OpCode};
+use crate::wire::client_encode as encode;
 use crate::wire::jute::Write;
 
 /// xid of the `SetWatches` that a client sends when it is back.
@@ -96,16 +96,16 @@ impl Request {
             Request::Write { part, with_stat } => {
                 encode::request(out, xid, part_op(part, *with_stat), |out| put_part(out, part));
             }
-            Request::Multi(parts) => encode::request(out, xid, op::MULTI, |out| {
+            Request::Multi(parts) => encode::request(out, xid, OpCode::Multi as i32, |out| {
                 for part in parts {
-                    put_multi_header(out, part_op(part, false), false);
+                    MultiHeader { op: part_op(part, false), done: false, err: -1 }.encode(out);
                     put_part(out, part);
                 }
-                put_multi_header(out, op::ERROR, true);
+                MultiHeader::put_end(out);
             }),
-            Request::Get { path, watch } => encode::read(out, xid, op::GET_DATA, path, *watch),
-            Request::Exists { path, watch } => encode::read(out, xid, op::EXISTS, path, *watch),
-            Request::Children { path, watch } => encode::read(out, xid, OpCode::GetChildren2 as i32, path, *watch),
+            Request::Get { path, watch } => encode::read(out, xid, OpCode::GetData, path, *watch),
+            Request::Exists { path, watch } => encode::read(out, xid, OpCode::Exists, path, *watch),
+            Request::Children { path, watch } => encode::read(out, xid, OpCode::GetChildren2, path, *watch),
             Request::Sync { path } => encode::sync(out, xid, path),
             Request::SetWatches { relative, data, exist, child } => {
                 encode::request(out, xid, OpCode::SetWatches as i32, |out| {
@@ -122,20 +122,14 @@ impl Request {
 }
 
 fn part_op(part: &Part, with_stat: bool) -> i32 {
-    match part {
-        Part::Create { .. } if with_stat => OpCode::Create2 as i32,
-        Part::Create { .. } => op::CREATE,
-        Part::Set { .. } => op::SET_DATA,
-        Part::Delete { .. } => op::DELETE,
-        Part::Check { .. } => OpCode::Check as i32,
-    }
-}
-
-/// `MultiHeader`: `[type:i32][done:bool][err:i32]`.
-fn put_multi_header(out: &mut Vec<u8>, op: i32, done: bool) {
-    out.put_i32(op);
-    out.put_bool(done);
-    out.put_i32(-1);
+    let op = match part {
+        Part::Create { .. } if with_stat => OpCode::Create2,
+        Part::Create { .. } => OpCode::Create,
+        Part::Set { .. } => OpCode::SetData,
+        Part::Delete { .. } => OpCode::Delete,
+        Part::Check { .. } => OpCode::Check,
+    };
+    op as i32
 }
 
 fn put_part(out: &mut Vec<u8>, part: &Part) {

@@ -23,6 +23,8 @@ pub enum Event {
     Disk { server: ServerIndex, boot: u32, operation: u64 },
     /// The helper has written the snapshot.
     Snapshot { server: ServerIndex, boot: u32 },
+    /// A piece of what a learner wants has been read.
+    Transfer { server: ServerIndex, boot: u32, number: u64 },
     /// The front of a pipe reaches its other end.
     Arrive(Arrival),
     /// A client wants to do something, if this is still the time at which it wanted to.

@@ -8,6 +8,7 @@ use super::faults::Caught;
 use super::logged::Logged;
 use super::process::{Clock, Process};
 use super::scenario::ServerScenario;
+use crate::types::zxid::Zxid;
 
 pub struct Server {
     pub scenario: ServerScenario,
@@ -21,6 +22,8 @@ pub struct Server {
     pub wall_offset_ms: i64,
     /// Killed when its disk is at this; it stays away for so long then.
     pub caught: Option<(Caught, Duration)>,
+    /// Everything up to here was durable when it was killed last.
+    pub durable: Zxid,
     /// A write has been made to fail: the process must end.
     pub must_end: bool,
 }
@@ -36,8 +39,20 @@ impl Server {
             boots: 0,
             wall_offset_ms: 0,
             caught: None,
+            durable: Zxid::ZERO,
             must_end: false,
         }
+    }
+
+    /// Whether a crash at this moment leaves this txn: in the log, or as part of a snapshot.
+    pub fn has_durable(&self, zxid: Zxid) -> bool {
+        self.logged.is_durable(&self.disk, zxid) || self.disk.newest_snapshot() >= Some(zxid)
+    }
+
+    /// What must be there when it starts again: all that follows without a gap on its newest snapshot.
+    pub fn note_durable(&mut self) {
+        let snapshot = self.disk.newest_snapshot().unwrap_or_default();
+        self.durable = self.logged.durable_end(&self.disk, snapshot);
     }
 
     /// The clocks of its next run.

@@ -7,7 +7,7 @@ use super::network::{End, Notice};
 use super::process::{Around, QUEUE_MAX};
 use crate::server::pipeline::Now;
 use crate::shard::machine::{Input, Output, Shard};
-use crate::shard::messages::{Batch, Tell};
+use crate::shard::messages::{Batch, NewStore, Tell};
 use crate::types::ids::ConnectionId;
 use crate::types::time::Time;
 
@@ -16,6 +16,7 @@ use crate::types::time::Time;
 pub enum ToShard {
     Tell(Tell),
     Spent(Batch),
+    Store(NewStore),
 }
 
 /// What sockets brought since the last turn.
@@ -110,6 +111,7 @@ impl ShardSeat {
             match mail {
                 ToShard::Tell(tell) => self.step(now, Input::Told(tell), around),
                 ToShard::Spent(batch) => self.shard.recycle(batch),
+                ToShard::Store(store) => self.step(now, Input::Store(store), around),
             }
         }
         any

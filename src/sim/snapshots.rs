@@ -9,8 +9,7 @@ use crate::types::path;
 use crate::wire::txn::TxnDigest;
 
 /// The whole file.
-pub fn serialize(mut job: SnapshotJob) -> io::Result<Vec<u8>> {
-    job.reader.hold();
+pub fn serialize(job: SnapshotJob) -> io::Result<Vec<u8>> {
     let reader = &job.reader;
     let mut acls = AclIds::default();
     let mut walk = reader.walk();

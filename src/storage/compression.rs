@@ -12,6 +12,8 @@ use std::io::{self, Read, Write};
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
+use crate::types::compression::Compression;
+
 /// First bytes of a snappy stream.
 pub(super) const SNAPPY_MAGIC: [u8; 8] = *b"\x82SNAPPY\0";
 const SNAPPY_VERSIONS: [u8; 8] = *b"\0\0\0\x01\0\0\0\x01";
@@ -21,44 +23,6 @@ pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 const SNAPPY_BLOCK_BYTES: usize = 32 << 10;
 /// Longest block that is believed, compressed or not, bytes. A foreign writer may choose more than Java's 32 KiB.
 const SNAPPY_BLOCK_BYTES_MAX: usize = 16 << 20;
-
-/// `snapshot.compression.method`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Compression {
-    #[default]
-    None,
-    Gzip,
-    Snappy,
-}
-
-impl Compression {
-    /// By the setting's value; anything unknown is none, as in Java.
-    pub fn from_setting(value: &str) -> Compression {
-        match value.to_ascii_lowercase().as_str() {
-            "gz" => Compression::Gzip,
-            "snappy" => Compression::Snappy,
-            _ => Compression::None,
-        }
-    }
-
-    /// By the last part of a file name.
-    pub fn of_file_name(name: &str) -> Compression {
-        match name.rsplit('.').next() {
-            Some("gz") => Compression::Gzip,
-            Some("snappy") => Compression::Snappy,
-            _ => Compression::None,
-        }
-    }
-
-    /// What follows the zxid in a file name.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            Compression::None => "",
-            Compression::Gzip => ".gz",
-            Compression::Snappy => ".snappy",
-        }
-    }
-}
 
 /// Where a snapshot's bytes come from.
 pub enum Source {

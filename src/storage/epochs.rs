@@ -39,20 +39,28 @@ impl EpochFile {
         read_epoch(&dir.join(self.name()))
     }
 
-    /// What a replacement that was not finished holds.
-    pub fn read_tmp(self, dir: &Path) -> io::Result<Option<i64>> {
-        read_epoch(&dir.join(self.tmp_name()))
-    }
-
     /// Replaces the file; durable on return.
     pub fn write(self, dir: &Path, epoch: i64) -> io::Result<()> {
-        let tmp = dir.join(self.tmp_name());
-        let mut file = File::create(&tmp)?;
-        file.write_all(epoch.to_string().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(tmp, dir.join(self.name()))?;
-        files::sync_dir(dir)
+        replace(dir, &[(self, epoch)])
     }
+
+    fn write_tmp(self, dir: &Path, epoch: i64) -> io::Result<()> {
+        let mut file = File::create(dir.join(self.tmp_name()))?;
+        file.write_all(epoch.to_string().as_bytes())?;
+        file.sync_all()
+    }
+}
+
+/// Replaces several files, in their order; durable on return. A crash in between leaves the first few replaced, so
+/// `Accepted` stands before `Current`: the promise is never behind what was joined.
+pub fn replace(dir: &Path, epochs: &[(EpochFile, i64)]) -> io::Result<()> {
+    for (file, epoch) in epochs {
+        file.write_tmp(dir, *epoch)?;
+    }
+    for (file, _) in epochs {
+        fs::rename(dir.join(file.tmp_name()), dir.join(file.name()))?;
+    }
+    files::sync_dir(dir)
 }
 
 fn read_epoch(path: &Path) -> io::Result<Option<i64>> {
@@ -97,38 +105,44 @@ impl fmt::Display for EpochError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EpochError::Io(error) => error.fmt(f),
-            EpochError::CurrentBehindLog { current, last } => {
-                write!(f, "The current epoch, {current:x}, is older than the last zxid, {last}")
-            }
-            EpochError::AcceptedBehindCurrent(Epochs { current, accepted }) => {
-                write!(f, "The accepted epoch, {accepted:x} is less than the current epoch, {current:x}")
-            }
+            EpochError::CurrentBehindLog { current, last } => write!(
+                f,
+                "The current epoch, {current:x}, is older than the last zxid, {last}, and the accepted epoch as well: this \
+                 log is not of this member. {ADVICE}"
+            ),
+            EpochError::AcceptedBehindCurrent(Epochs { current, accepted }) => write!(
+                f,
+                "The accepted epoch, {accepted:x} is less than the current epoch, {current:x}: a promise was lost. {ADVICE}"
+            ),
         }
     }
 }
+
+/// What an operator does about it.
+const ADVICE: &str = "Move version-2 of this member away and let it sync from the others";
 
 impl std::error::Error for EpochError {}
 
 /// Reads both files at the start of an ensemble member and makes the missing ones. `last`: the last zxid of the database,
 /// `None` if it is empty and not trusted. Source: `QuorumPeer.loadDataBase`.
+///
+/// A log without a gap that holds a txn of an epoch holds the whole history with which that epoch began: its member was about
+/// to join and is taken to have joined, if it had promised to (ZOOKEEPER-1653). Java looks for a temporary file instead.
 pub fn load(dir: &Path, last: Option<Zxid>) -> Result<Epochs, EpochError> {
     let of_log = last.map_or(NO_EPOCH, |last| i64::from(last.epoch()));
     let read_or_make = |file: EpochFile| match file.read(dir)? {
-        Some(epoch) => Ok(epoch),
+        Some(epoch) => Ok::<i64, io::Error>(epoch),
         None => file.write(dir, of_log).map(|()| of_log),
     };
     let mut current = read_or_make(EpochFile::Current)?;
-    if of_log > current {
-        // The crash came between writing the new epoch and renaming it.
-        match EpochFile::Current.read_tmp(dir)? {
-            Some(epoch) => {
-                EpochFile::Current.write(dir, epoch)?;
-                current = epoch;
-            }
-            None => return Err(EpochError::CurrentBehindLog { current, last: last.unwrap_or_default() }),
-        }
-    }
     let accepted = read_or_make(EpochFile::Accepted)?;
+    if of_log > current {
+        if accepted < of_log {
+            return Err(EpochError::CurrentBehindLog { current, last: last.unwrap_or_default() });
+        }
+        EpochFile::Current.write(dir, of_log)?;
+        current = of_log;
+    }
     let epochs = Epochs { current, accepted };
     if accepted < current {
         return Err(EpochError::AcceptedBehindCurrent(epochs));
@@ -164,13 +178,27 @@ mod tests {
     #[test]
     fn epochs_that_contradict_the_log_or_each_other_are_refused() {
         check(&[("currentEpoch", "2"), ("acceptedEpoch", "3")], Some(Zxid::new(2, 7)), Some((2, 3)));
-        check(&[("currentEpoch", "2"), ("acceptedEpoch", "3")], Some(Zxid::new(3, 1)), None);
-        check(
-            &[("currentEpoch", "2"), ("currentEpoch.tmp", "3"), ("acceptedEpoch", "3")],
-            Some(Zxid::new(3, 1)),
-            Some((3, 3)),
-        );
+        check(&[("currentEpoch", "2"), ("acceptedEpoch", "2")], Some(Zxid::new(3, 1)), None);
+        check(&[("currentEpoch", "2"), ("currentEpoch.tmp", "3"), ("acceptedEpoch", "2")], Some(Zxid::new(3, 1)), None);
         check(&[("currentEpoch", "2"), ("acceptedEpoch", "1")], Some(Zxid::new(2, 7)), None);
         check(&[("currentEpoch", "x"), ("acceptedEpoch", "1")], Some(Zxid::new(2, 7)), None);
+    }
+
+    // ZOOKEEPER-1653
+    #[test]
+    fn a_member_that_was_about_to_join_an_epoch_has_joined_it() {
+        let last = Some(Zxid::new(3, 1));
+        check(&[("currentEpoch", "2"), ("acceptedEpoch", "3")], last, Some((3, 3)));
+        check(&[("currentEpoch", "2"), ("acceptedEpoch", "4")], last, Some((3, 4)));
+        check(&[("currentEpoch", "2"), ("currentEpoch.tmp", ""), ("acceptedEpoch", "3")], last, Some((3, 3)));
+    }
+
+    #[test]
+    fn both_files_are_replaced_together() {
+        let dir = tempfile::tempdir().unwrap();
+        replace(dir.path(), &[(EpochFile::Accepted, 8), (EpochFile::Current, 7)]).unwrap();
+        let read = |file: EpochFile| file.read(dir.path()).unwrap();
+        assert_eq!((read(EpochFile::Accepted), read(EpochFile::Current)), (Some(8), Some(7)));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary file is left");
     }
 }

@@ -11,7 +11,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::compression::{self, Compression};
+use super::compression;
+use crate::types::compression::Compression;
 use crate::types::zxid::Zxid;
 
 /// The one version of the layout there is.

@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use self::open_file::{LogFile, WriteRange, Zeroing};
 use super::log_file;
-use crate::types::limits::LOG_IN_FLIGHT_BYTES_MAX;
+use crate::types::limits::{FLUSH_LIMIT, LOG_IN_FLIGHT_BYTES_MAX, STOP_ON_FULL_DISK_LIMIT};
 use crate::types::mutant::{self, Mutant};
-use crate::types::time::Time;
+use crate::types::time::{Time, Wait};
 use crate::types::zxid::Zxid;
 
 /// Alignment of offsets, lengths and buffers.
@@ -107,7 +107,7 @@ pub enum Output<B> {
     Flushed { upto: Zxid },
     /// Nothing will be written to the file any more: cut it behind its last entry and close it.
     Finish { file: FileId, used: u64 },
-    /// Remove the file, which never got a name.
+    /// Remove the file: nothing was ever written to it.
     Discard { file: FileId },
     /// The disk is full, or has space again: [`Log::accepts_writes`] has changed.
     Full(bool),
@@ -219,7 +219,13 @@ pub struct Log<B> {
     no_space: NoSpace,
     /// When to try again on a full disk.
     retry_at: Option<Time>,
+    /// The oldest write that is under way, or has no name yet, and how long it has been.
+    slowest: Option<(WriteId, Wait)>,
+    /// Bytes of the reserve when the disk became full.
+    reserve_at_first: u64,
     stopping: bool,
+    /// How long a stop has been waiting for space.
+    stop_waits: Option<Wait>,
     stopped: bool,
 }
 
@@ -246,7 +252,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
             roll_wanted: false,
             no_space: NoSpace::default(),
             retry_at: None,
+            slowest: None,
+            reserve_at_first: 0,
             stopping: false,
+            stop_waits: None,
             stopped: false,
         };
         log.prepare_spare(out);
@@ -276,6 +285,25 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         }
     }
 
+    /// Goes on behind `last` after [`Output::Stopped`], in a file of its own: the files were cut, or a snapshot stands for
+    /// everything in them.
+    pub fn reopen(&mut self, last: Zxid, out: &mut Vec<Output<B>>) {
+        assert!(
+            self.stopped && self.files.is_empty() && self.in_flight.is_empty(),
+            "a log is closed before it is reopened"
+        );
+        (self.stopping, self.stopped, self.roll_wanted) = (false, false, false);
+        (self.appended, self.flushed) = (last, last);
+        self.no_space = NoSpace::default();
+        self.retry_at = None;
+        self.prepare_spare(out);
+    }
+
+    /// Whether everything that was appended is durable.
+    pub fn is_settled(&self) -> bool {
+        self.flushed == self.appended && self.in_flight.is_empty()
+    }
+
     /// `false` while the disk is full: refuse what is new before it gets a zxid.
     pub fn accepts_writes(&self) -> bool {
         !self.no_space.is_full()
@@ -287,6 +315,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
             Some(file) => file.zeroed_upto.saturating_sub(file.end()),
             None => 0,
         }
+    }
+
+    /// Whether a new session may still be opened: on a full disk the second half of the reserve is for closing those that
+    /// there are.
+    pub fn accepts_sessions(&self) -> bool {
+        self.accepts_writes() || 2 * self.reserve_bytes() > self.reserve_at_first
     }
 
     /// Whether an entry of up to `bytes` may be appended now. If not, an input will come after which it may: a write's
@@ -332,7 +366,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
     }
 
     pub fn deadline(&self) -> Option<Time> {
-        self.retry_at
+        let slowest = self.slowest.map(|(_, wait)| wait.deadline());
+        let stop = self.stop_waits.map(Wait::deadline);
+        [self.retry_at, slowest, stop].into_iter().flatten().min()
     }
 
     pub fn step(&mut self, now: Time, input: Input<B>, out: &mut Vec<Output<B>>) {
@@ -350,15 +386,37 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
             Input::Timeout => {}
         }
         if self.no_space.is_full() != was_full {
+            self.reserve_at_first = self.reserve_bytes();
             out.push(Output::Full(!was_full));
         }
         self.retry_full_disk(now, out);
         self.publish_flushed(out);
+        self.stop_without_space(now);
         self.finish_files(out);
         if !self.no_space.extend {
             self.extend(out);
         }
         self.start_writes(out);
+        self.watch_writes(now, out);
+    }
+
+    /// A write that never ends is as bad as one that fails, and says less.
+    fn watch_writes(&mut self, now: Time, out: &mut Vec<Output<B>>) {
+        let oldest = self.in_flight.front().map(|write| write.write);
+        self.slowest = oldest.map(|id| match self.slowest {
+            Some((known, wait)) if known == id => (id, wait),
+            _ => (id, Wait::since(now)),
+        });
+        if let Some((_, wait)) = &mut self.slowest
+            && wait.has_reached(FLUSH_LIMIT, now)
+        {
+            let what = format!(
+                "a durable write of the log has not ended within {} s: nothing of it was acknowledged. Look at the disk, then \
+                 start anew",
+                FLUSH_LIMIT.as_secs()
+            );
+            out.push(Output::Fatal { what });
+        }
     }
 
     fn on_prepared(&mut self, file: FileId, zeroed_upto: u64, out: &mut Vec<Output<B>>) {
@@ -505,7 +563,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
             if !file.sealed || busy || !file.is_started() {
                 return;
             }
-            out.push(Output::Finish { file: file.id, used: file.end() });
+            let (file, used) = (file.id, file.used());
+            // A file of that name without an entry would make Java skip what comes before it.
+            let is_used = used > log_file::FILE_HEADER_BYTES as u64;
+            out.push(if is_used { Output::Finish { file, used } } else { Output::Discard { file } });
             self.files.pop_front();
         }
         if self.stopping && self.early.is_empty() && !matches!(self.spare, Spare::Preparing { .. }) && !self.stopped {
@@ -514,16 +575,25 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         }
     }
 
+    /// A stop on a full disk waits for a while for what still has to be written, and then goes without. None of it was
+    /// acknowledged.
+    fn stop_without_space(&mut self, now: Time) {
+        let must_wait = self.stopping && !self.stopped && self.no_space.is_full();
+        self.stop_waits = must_wait.then(|| self.stop_waits.unwrap_or(Wait::since(now)));
+        if let Some(wait) = &mut self.stop_waits
+            && wait.has_reached(STOP_ON_FULL_DISK_LIMIT, now)
+        {
+            self.files.iter_mut().for_each(LogFile::give_up);
+            self.early.clear();
+            self.early_bytes = 0;
+        }
+    }
+
     /// Keeps a zeroed stretch ahead of the writes.
     fn extend(&mut self, out: &mut Vec<Output<B>>) {
         let Some(file) = self.files.back_mut() else { return };
-        // A sealed file needs room only for what a full disk has not taken yet.
-        let wanted = match file.sealed {
-            true if file.is_started() || !self.no_space.extend => return,
-            true => file.end(),
-            false => (file.end() + self.config.ahead_bytes).min(self.config.roll_bytes),
-        };
-        if file.zeroing.is_some() || file.zeroed_upto >= wanted {
+        let wanted = (file.end() + self.config.ahead_bytes).min(self.config.roll_bytes);
+        if (file.sealed && !self.no_space.extend) || file.zeroing.is_some() || file.zeroed_upto >= wanted {
             return;
         }
         // Where the writes have overtaken the zeros, they get a head start again.

@@ -7,17 +7,23 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use smallvec::SmallVec;
 
 use super::files::{self, DataDirs, DirError, NamedFile};
 use super::log_file::{self, LogReader, OpenError, Stop, Verdict, Why};
-use super::snapshot::{Item, NodeRecord, SnapshotDigest, SnapshotError};
-use super::snapshot_file;
+use super::read_ahead::{Batch, read_ahead};
+use super::snapshot::{Item, NodeRecord, SnapshotDigest, SnapshotEnd, SnapshotError};
+use super::snapshot_file::{self, SnapshotFileReader};
 use crate::types::acl::AclList;
 use crate::types::ids::SessionId;
 use crate::types::limits;
 use crate::types::mutant::{self, Mutant};
+use crate::types::stat::StatPersisted;
 use crate::types::zxid::Zxid;
+use crate::wire::peek;
 use crate::wire::txn::{self, DecodedTxn};
 
 /// Takes what recovery reads. Errors are sentences for the operator.
@@ -30,8 +36,14 @@ pub trait Replay {
     fn load_node(&mut self, node: NodeRecord<'_>) -> std::result::Result<(), String>;
     /// The snapshot is whole; its state is that of `zxid`, or fuzzily later if Java wrote it under load.
     fn snapshot_loaded(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>);
+    /// Txns or znodes with these paths are next: fetch what they will need from memory.
+    fn warm(&mut self, _paths: &[&str]) {}
     /// A txn newer than the snapshot; may already be part of a fuzzy one. An error stops recovery.
     fn apply(&mut self, txn: DecodedTxn<'_>) -> std::result::Result<(), String>;
+    /// The bytes of every txn of the logs that are read, before it is applied, also of those that are part of the snapshot.
+    fn passed(&mut self, zxid: Zxid, payload: &[u8]) {
+        let _ = (zxid, payload);
+    }
 }
 
 /// Settings that recovery depends on.
@@ -357,30 +369,18 @@ impl Recovery<'_> {
 
     fn replay_log(&self, path: &Path, progress: &mut Progress, replay: &mut impl Replay) -> Result<Stop> {
         let mut reader = self.open(path)?;
-        loop {
-            let entry = match at(path, reader.next_entry())? {
-                Ok(entry) => entry,
-                Err(stop) => return Ok(stop),
-            };
-            let (offset, zxid) = (entry.offset, entry.header.zxid);
-            if !progress.may_follow(zxid) {
-                let last = progress.seen.unwrap_or(progress.last);
-                return Err(RecoveryError::Gap { path: path.to_owned(), offset, last, found: zxid });
-            }
-            progress.seen = Some(zxid);
-            if zxid <= progress.last {
-                continue;
-            }
-            let txn = txn::decode(entry.payload).map_err(|error| RecoveryError::Txn {
-                path: path.to_owned(),
-                offset,
-                zxid,
-                error,
-            })?;
-            replay.apply(txn).map_err(|why| RecoveryError::Apply { path: path.to_owned(), offset, zxid, why })?;
-            progress.last = zxid;
-            progress.txns += 1;
-        }
+        read_ahead(
+            |batch| at(path, read_entries(&mut reader, batch)),
+            |batch: &Batch<LogItem>| {
+                for group in batch.items.chunks(limits::WARMED_AT_ONCE) {
+                    warm(group, |item| peek::txn_path(item.payload(batch)), replay);
+                    for item in group {
+                        replay_entry(path, item, item.payload(batch), progress, replay)?;
+                    }
+                }
+                Ok(())
+            },
+        )
     }
 
     /// Cuts what was never acknowledged, and the padding with it. A log without any entry goes: left in place, it would
@@ -404,6 +404,66 @@ impl Recovery<'_> {
             at(path, file.set_len(stop.offset).and_then(|()| file.sync_all()))?;
         }
         Ok(())
+    }
+}
+
+/// An entry of a log, its payload in the batch.
+struct LogItem {
+    offset: u64,
+    zxid: Zxid,
+    payload: Range<usize>,
+}
+
+impl LogItem {
+    fn payload<'a>(&self, batch: &'a Batch<LogItem>) -> &'a [u8] {
+        &batch.bytes[self.payload.clone()]
+    }
+}
+
+fn read_entries(reader: &mut LogReader<File>, batch: &mut Batch<LogItem>) -> io::Result<Option<Stop>> {
+    while !batch.is_full() {
+        match reader.next_entry()? {
+            Err(stop) => return Ok(Some(stop)),
+            Ok(entry) => {
+                let start = batch.bytes.len();
+                batch.bytes.extend_from_slice(entry.payload);
+                let payload = start..batch.bytes.len();
+                batch.items.push(LogItem { offset: entry.offset, zxid: entry.header.zxid, payload });
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn replay_entry(
+    path: &Path,
+    &LogItem { offset, zxid, .. }: &LogItem,
+    payload: &[u8],
+    progress: &mut Progress,
+    replay: &mut impl Replay,
+) -> Result<()> {
+    if !progress.may_follow(zxid) {
+        let last = progress.seen.unwrap_or(progress.last);
+        return Err(RecoveryError::Gap { path: path.to_owned(), offset, last, found: zxid });
+    }
+    progress.seen = Some(zxid);
+    replay.passed(zxid, payload);
+    if zxid <= progress.last {
+        return Ok(());
+    }
+    let txn = txn::decode(payload);
+    let txn = txn.map_err(|error| RecoveryError::Txn { path: path.to_owned(), offset, zxid, error })?;
+    replay.apply(txn).map_err(|why| RecoveryError::Apply { path: path.to_owned(), offset, zxid, why })?;
+    progress.last = zxid;
+    progress.txns += 1;
+    Ok(())
+}
+
+/// Fetches what a group of items will need, all at once.
+fn warm<'a, T>(group: &'a [T], path_of: impl Fn(&'a T) -> Option<&'a str>, replay: &mut impl Replay) {
+    let paths: SmallVec<[&str; limits::WARMED_AT_ONCE]> = group.iter().filter_map(path_of).collect();
+    if paths.len() > 1 {
+        replay.warm(&paths);
     }
 }
 
@@ -433,26 +493,81 @@ fn follows(before: Zxid, zxid: Zxid) -> bool {
     before.0.checked_add(1) == Some(zxid.0) || (zxid.epoch() > before.epoch() && zxid.counter() == 1)
 }
 
+/// An item of a snapshot, its path and data in the batch.
+enum SnapshotItem {
+    Session { id: SessionId, timeout_ms: i32 },
+    Acl { id: i64, list: AclList },
+    Node { offset: u64, path: Range<usize>, data: Option<Range<usize>>, acl_id: i64, stat: StatPersisted },
+}
+
 fn load_snapshot(
     file: &NamedFile,
     bytes_max: usize,
     replay: &mut impl Replay,
 ) -> std::result::Result<(), SnapshotError> {
     let mut reader = snapshot_file::open(&file.path, bytes_max)?;
-    loop {
+    let end = read_ahead(
+        |batch| read_items(&mut reader, batch),
+        |batch: &Batch<SnapshotItem>| {
+            for group in batch.items.chunks(limits::WARMED_AT_ONCE) {
+                let path_of = |item: &SnapshotItem| match item {
+                    SnapshotItem::Node { path, .. } => Some(&batch.text[path.clone()]),
+                    SnapshotItem::Session { .. } | SnapshotItem::Acl { .. } => None,
+                };
+                warm(group, path_of, replay);
+                for item in group {
+                    load_item(item, batch, replay)?;
+                }
+            }
+            Ok(())
+        },
+    )?;
+    replay.snapshot_loaded(file.zxid, end.digest);
+    Ok(())
+}
+
+fn read_items(
+    reader: &mut SnapshotFileReader,
+    batch: &mut Batch<SnapshotItem>,
+) -> std::result::Result<Option<SnapshotEnd>, SnapshotError> {
+    while !batch.is_full() {
         let offset = reader.offset();
-        match reader.next_item()? {
-            Item::Session { id, timeout_ms } => replay.load_session(id, timeout_ms),
-            Item::Acl { id, list } => replay.load_acl(id, list),
-            Item::Node(node) => {
-                replay.load_node(node).map_err(|what| SnapshotError::Item { offset, what })?;
+        let item = match reader.next_item()? {
+            Item::Session { id, timeout_ms } => SnapshotItem::Session { id, timeout_ms },
+            Item::Acl { id, list } => SnapshotItem::Acl { id, list },
+            Item::Node(NodeRecord { path, data, acl_id, stat }) => {
+                let (text, bytes) = (batch.text.len(), batch.bytes.len());
+                batch.text.push_str(&path);
+                batch.bytes.extend_from_slice(data.unwrap_or_default());
+                let data = data.map(|_| bytes..batch.bytes.len());
+                SnapshotItem::Node { offset, path: text..batch.text.len(), data, acl_id, stat }
             }
-            Item::End(end) => {
-                replay.snapshot_loaded(file.zxid, end.digest);
-                return Ok(());
-            }
+            Item::End(end) => return Ok(Some(end)),
+        };
+        batch.items.push(item);
+    }
+    Ok(None)
+}
+
+fn load_item(
+    item: &SnapshotItem,
+    batch: &Batch<SnapshotItem>,
+    replay: &mut impl Replay,
+) -> std::result::Result<(), SnapshotError> {
+    match item {
+        SnapshotItem::Session { id, timeout_ms } => replay.load_session(*id, *timeout_ms),
+        SnapshotItem::Acl { id, list } => replay.load_acl(*id, list.clone()),
+        SnapshotItem::Node { offset, path, data, acl_id, stat } => {
+            let node = NodeRecord {
+                path: batch.text[path.clone()].into(),
+                data: data.clone().map(|data| &batch.bytes[data]),
+                acl_id: *acl_id,
+                stat: *stat,
+            };
+            replay.load_node(node).map_err(|what| SnapshotError::Item { offset: *offset, what })?;
         }
     }
+    Ok(())
 }
 
 /// Drops every txn newer than `last`, as a leader orders by TRUNC: the log that holds it is cut behind it, later logs and

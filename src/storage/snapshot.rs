@@ -359,6 +359,11 @@ impl AclIds {
         id
     }
 
+    /// All lists but the open one, in order of their ids, which start at 1.
+    pub fn lists(&self) -> &[Arc<[Acl]>] {
+        &self.lists
+    }
+
     /// The id of a list; `None` if it was never added.
     pub fn get(&self, list: &AclList) -> Option<i64> {
         match list {

@@ -4,10 +4,33 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::compression::{Compression, Sink, Source};
+use super::compression::{Sink, Source};
 use super::files::{self, TMP_PREFIX};
+use super::recovery::{self, RecoveryError, RecoveryOptions};
 use super::snapshot::{self, SnapshotReader};
+use crate::types::compression::Compression;
 use crate::types::zxid::Zxid;
+
+/// A snapshot whose content is durable, and which nobody will find before it has its name.
+#[derive(Debug)]
+pub struct Unnamed {
+    dir: PathBuf,
+    tmp: PathBuf,
+    path: PathBuf,
+}
+
+impl Unnamed {
+    /// Gives it its name, durably; a snapshot of that name is replaced as a whole. On an error nothing is left behind.
+    pub fn name(self) -> io::Result<PathBuf> {
+        if let Err(error) = fs::rename(&self.tmp, &self.path) {
+            // The first error is the one to tell.
+            let _ = fs::remove_file(&self.tmp);
+            return Err(error);
+        }
+        files::sync_dir(&self.dir)?;
+        Ok(self.path)
+    }
+}
 
 /// Writes a snapshot under its name. `fill` writes the content, usually with a
 /// [`SnapshotWriter`](super::snapshot::SnapshotWriter), and hands the sink back. Content and name are durable on return;
@@ -18,6 +41,16 @@ pub fn write(
     compression: Compression,
     fill: impl FnOnce(Sink) -> io::Result<Sink>,
 ) -> io::Result<PathBuf> {
+    write_unnamed(dir, zxid, compression, fill)?.name()
+}
+
+/// The same up to the name.
+pub fn write_unnamed(
+    dir: &Path,
+    zxid: Zxid,
+    compression: Compression,
+    fill: impl FnOnce(Sink) -> io::Result<Sink>,
+) -> io::Result<Unnamed> {
     let name = files::snapshot_file_name(zxid, compression);
     let tmp = dir.join(format!("{TMP_PREFIX}{name}"));
     let path = dir.join(name);
@@ -25,15 +58,30 @@ pub fn write(
         .and_then(|file| Sink::new(file, compression))
         .and_then(fill)
         .and_then(Sink::finish)
-        .and_then(|file| file.sync_all())
-        .and_then(|()| fs::rename(&tmp, &path));
+        .and_then(|file| file.sync_all());
     if let Err(error) = written {
         // The first error is the one to tell.
         let _ = fs::remove_file(&tmp);
         return Err(error);
     }
-    files::sync_dir(dir)?;
-    Ok(path)
+    Ok(Unnamed { dir: dir.to_owned(), tmp, path })
+}
+
+/// A leader's snapshot takes the place of everything that the directories hold. Durable on return, and after a crash at
+/// any moment they hold what a server may have: all of the old history, the old one without the txns behind `zxid`, which no
+/// leader has, or the snapshot alone. So the log is cut after the snapshot is durable and before it has its name: a log that
+/// goes on behind the snapshot could be another history's. Nobody else writes to the directories meanwhile.
+pub fn install(
+    options: &RecoveryOptions,
+    zxid: Zxid,
+    compression: Compression,
+    fill: impl FnOnce(Sink) -> io::Result<Sink>,
+) -> Result<PathBuf, RecoveryError> {
+    let dir = options.dirs.snapshots();
+    let io_error = |error| RecoveryError::Io { path: dir.clone(), error };
+    let unnamed = write_unnamed(&dir, zxid, compression, fill).map_err(io_error)?;
+    recovery::truncate_logs(options, zxid)?;
+    unnamed.name().map_err(io_error)
 }
 
 /// The bytes of a snapshot file, unpacked.

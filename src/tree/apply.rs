@@ -43,15 +43,16 @@ impl Tree {
     /// Applies a whole txn as the next version and collects its effects.
     pub fn apply(&mut self, header: &TxnHeader, txn: &Txn<'_>, effects: &mut Effects) {
         self.begin(header.zxid);
-        if let Txn::Multi(parts) = txn {
-            if txn.is_refused() {
-                return;
+        match txn {
+            Txn::Multi(parts) => match parts.iter().position(|part| matches!(part, Txn::Error { .. })) {
+                Some(failed) => effects.outcomes.extend(outcomes_of_refused(parts, failed)),
+                None => parts.iter().for_each(|part| self.apply_part(header, part, effects)),
+            },
+            Txn::Error { .. } => {
+                self.apply_part(header, txn, effects);
+                effects.is_refused = true;
             }
-            for part in parts {
-                self.apply_part(header, part, effects);
-            }
-        } else {
-            self.apply_part(header, txn, effects);
+            _ => self.apply_part(header, txn, effects),
         }
     }
 
@@ -96,9 +97,7 @@ impl Tree {
                 Outcome::Done
             }
             Txn::Check { .. } => Outcome::Done,
-            Txn::Error { code } => {
-                Outcome::Error(ErrorCode::from_code(*code).unwrap_or(ErrorCode::RuntimeInconsistency))
-            }
+            Txn::Error { code } => Outcome::Error(error_of(*code)),
             Txn::Multi(_) => Outcome::Error(ErrorCode::Unimplemented),
         };
         effects.outcomes.push(outcome);
@@ -275,6 +274,22 @@ impl Tree {
             self.store.remove_session(session).expect("it is there");
         }
     }
+}
+
+fn error_of(code: i32) -> ErrorCode {
+    ErrorCode::from_code(code).unwrap_or(ErrorCode::RuntimeInconsistency)
+}
+
+/// What a refused multi answers: nothing was wrong with the parts before the one that failed, and those behind it were not
+/// looked at.
+fn outcomes_of_refused(parts: &[Txn<'_>], failed: usize) -> impl Iterator<Item = Outcome> {
+    parts.iter().enumerate().map(move |(at, part)| {
+        Outcome::Error(match part {
+            _ if at < failed => ErrorCode::Ok,
+            Txn::Error { code } => error_of(*code),
+            _ => ErrorCode::RuntimeInconsistency,
+        })
+    })
 }
 
 fn special<'a>(

@@ -49,6 +49,11 @@ impl Effects {
         Mark { changes: self.block.changes.len(), bytes: self.block.bytes.len() }
     }
 
+    /// The session is another server's: whoever asked is not to hear a word, whatever the request was.
+    pub fn is_moved(&self) -> bool {
+        self.outcomes.contains(&Outcome::Error(ErrorCode::SessionMoved))
+    }
+
     /// The changes since `mark`.
     pub fn changes_since(&self, mark: Mark) -> Span {
         Span::new(mark.changes..self.block.changes.len())

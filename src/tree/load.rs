@@ -24,8 +24,9 @@ pub struct LoadedNode<'a> {
     pub stat: StatPersisted,
 }
 
-/// Records freed per replayed txn: more than one txn makes.
-const RECLAIMED_PER_TXN: usize = 16;
+/// Every so many replayed txns memory is given back, more records than those txns make.
+const TXNS_PER_RECLAIM: usize = 64;
+const RECLAIMED_AT_ONCE: usize = 16 * TXNS_PER_RECLAIM;
 
 /// `aclId` of the open list.
 const OPEN_ACL: i64 = -1;
@@ -36,12 +37,33 @@ pub struct Loading {
     acls: AHashMap<i64, AclList>,
     /// Znodes whose list the snapshot does not have: a txn behind it sets it right, or nobody may touch them.
     unresolved: Vec<String>,
-    owners: BTreeSet<i64>,
+    owners: Owners,
+}
+
+/// Every key that ever owned a znode here. Most znodes have the same as the one before.
+#[derive(Default)]
+struct Owners {
+    keys: BTreeSet<i64>,
+    last: Option<i64>,
+}
+
+impl Owners {
+    fn add(&mut self, key: i64) {
+        if self.last != Some(key) {
+            self.keys.insert(key);
+            self.last = Some(key);
+        }
+    }
 }
 
 impl Loading {
     pub fn new(settings: TreeSettings) -> Loading {
-        Loading { tree: Tree::empty(settings), acls: AHashMap::new(), unresolved: Vec::new(), owners: BTreeSet::new() }
+        Loading {
+            tree: Tree::empty(settings),
+            acls: AHashMap::new(),
+            unresolved: Vec::new(),
+            owners: Owners::default(),
+        }
     }
 
     pub fn session(&mut self, session: SessionId, timeout_ms: i32) {
@@ -50,6 +72,11 @@ impl Loading {
 
     pub fn acl(&mut self, id: i64, list: AclList) {
         self.acls.insert(id, list);
+    }
+
+    /// Znodes with these paths are next.
+    pub fn warm(&self, paths: &[&str]) {
+        self.tree.warm(paths);
     }
 
     /// Errors: the snapshot is not valid.
@@ -67,7 +94,9 @@ impl Loading {
             return Ok(());
         }
         let owner = self.tree.owner_key(node.stat.ephemeral_owner);
-        self.owners.extend(owner);
+        if let Some(owner) = owner {
+            self.owners.add(owner);
+        }
         self.tree
             .store
             .create(node.path, node.data, &acl, &node.stat, owner)
@@ -92,16 +121,20 @@ impl Loading {
         if zxid > Zxid::ZERO {
             self.tree.begin(zxid);
         }
-        Loaded { tree: self.tree, unresolved: self.unresolved, owners: self.owners }
+        let (unresolved, owners) = (self.unresolved, self.owners);
+        Loaded { tree: self.tree, publish_upto: None, unresolved, owners, applied: 0 }
     }
 }
 
 /// A tree from a snapshot, to which the log's txns are applied.
 pub struct Loaded {
     pub tree: Tree,
+    /// Versions behind this one are not published: what shards have shown ends here. `None`: nobody was shown anything.
+    publish_upto: Option<Zxid>,
     unresolved: Vec<String>,
-    /// Every key that ever owned a znode here.
-    owners: BTreeSet<i64>,
+    owners: Owners,
+    /// Txns since memory was last given back.
+    applied: usize,
 }
 
 /// What was put right, or has to be told, before a recovered tree serves.
@@ -116,27 +149,43 @@ pub struct Repairs {
 impl Loaded {
     /// A tree without a history.
     pub fn fresh(settings: TreeSettings) -> Loaded {
-        Loaded { tree: Tree::fresh(settings), unresolved: Vec::new(), owners: BTreeSet::new() }
+        let tree = Tree::fresh(settings);
+        Loaded { tree, publish_upto: None, unresolved: Vec::new(), owners: Owners::default(), applied: 0 }
     }
 
     /// A txn of the log.
     pub fn apply(&mut self, header: &TxnHeader, txn: &Txn<'_>, effects: &mut Effects) {
         if matches!(txn, Txn::Create(_) | Txn::Create2(_) | Txn::CreateTtl { .. } | Txn::Multi(_)) {
-            self.owners.insert(header.session.0);
+            self.owners.add(header.session.0);
         }
         // The newest version stays open: what `finish` puts right becomes part of it.
-        self.tree.publish(self.tree.head());
+        if self.publish_upto.is_none_or(|upto| self.tree.head() <= upto) {
+            self.tree.publish(self.tree.head());
+        }
         let mark = effects.begin();
         self.tree.apply(header, txn, effects);
         effects.take_back(mark);
-        self.tree.reclaim(RECLAIMED_PER_TXN);
+        self.applied += 1;
+        if self.applied.is_multiple_of(TXNS_PER_RECLAIM) {
+            self.tree.reclaim(RECLAIMED_AT_ONCE);
+        }
+    }
+
+    /// Keeps every version behind this one unpublished, so that it can be followed txn by txn.
+    pub fn publish_upto(&mut self, zxid: Zxid) {
+        self.publish_upto = Some(zxid);
+    }
+
+    /// The tree of a snapshot that is a leader's, as it is: what looks odd in it is put right by txns that follow.
+    pub fn into_tree(self) -> Tree {
+        self.tree
     }
 
     /// An owner that is a TTL node's while `extendedTypesEnabled` is off: it would be taken for an ephemeral of nobody
     /// and deleted.
     pub fn has_ttl_without_option(&self) -> bool {
         let is_ttl = |owner: &i64| matches!(OwnerKind::of(*owner, true), OwnerKind::Ttl(_));
-        !self.tree.settings.extended_types && self.owners.iter().any(is_ttl)
+        !self.tree.settings.extended_types && self.owners.keys.iter().any(is_ttl)
     }
 
     /// The log is replayed: deletes orphans at the head.
@@ -147,7 +196,7 @@ impl Loaded {
             let kind = OwnerKind::of(*owner, tree.settings.extended_types);
             *owner != TTL_NODES && matches!(kind, OwnerKind::Session(_)) && tree.store.session(*owner).is_none()
         };
-        let unknown: Vec<i64> = self.owners.iter().copied().filter(is_unknown).collect();
+        let unknown: Vec<i64> = self.owners.keys.iter().copied().filter(is_unknown).collect();
         let orphans: Vec<String> = unknown.into_iter().flat_map(|owner| self.tree.owned_paths(owner)).collect();
         self.tree.delete_unlogged(&orphans);
         (self.tree, Repairs { without_acl: self.unresolved, orphans })

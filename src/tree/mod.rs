@@ -145,6 +145,11 @@ impl Tree {
         zxid_of(self.store.published())
     }
 
+    /// The newest version that every reader has reached, those that hold on to one left out.
+    pub fn adopted_by_all(&self) -> Zxid {
+        zxid_of(self.store.adopted_by_all())
+    }
+
     /// Frees what no reader can see any more, at most `budget` records; whether there is more.
     pub fn reclaim(&mut self, budget: usize) -> bool {
         self.store.reclaim(budget) > 0

@@ -27,6 +27,11 @@ impl Span {
     pub fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
+
+    /// The same place after `by` bytes before it went. An empty one, which names no place, stays empty.
+    fn moved_down(self, by: usize) -> Span {
+        Span::new((self.start as usize).saturating_sub(by)..(self.end as usize).saturating_sub(by))
+    }
 }
 
 /// What happened to one znode; watches are matched against it.
@@ -61,7 +66,7 @@ pub enum SessionChange {
 }
 
 /// The connection that asked, on this server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Origin {
     pub shard: ShardId,
     pub connection: ConnectionId,
@@ -71,10 +76,13 @@ pub struct Origin {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PublishedTxn {
     pub zxid: Zxid,
+    /// Of the whole tree behind it.
+    pub digest: u64,
     pub session: SessionChange,
     /// Into the block's `changes`.
     pub changes: Span,
-    /// Whose request it was, and the framed reply in the block's `bytes`.
+    /// Whose request it was, and the framed reply in the block's `bytes`: an empty one closes the connection without a
+    /// word, unless a session is opened.
     pub origin: Option<Origin>,
     pub reply: Span,
 }
@@ -105,6 +113,34 @@ impl Block {
     /// Zxid of the last txn.
     pub fn last(&self) -> Option<Zxid> {
         self.txns.last().map(|txn| txn.zxid)
+    }
+
+    /// Zxid of the first txn.
+    pub fn first(&self) -> Option<Zxid> {
+        self.txns.first().map(|txn| txn.zxid)
+    }
+
+    /// Cuts the block behind `upto`, and returns what was behind it. Everything of a txn lies behind everything of the one
+    /// before it.
+    pub fn split_behind(&mut self, upto: Zxid) -> Block {
+        let kept = self.txns.partition_point(|txn| txn.zxid <= upto);
+        let (changes_at, bytes_at) = match kept.checked_sub(1).and_then(|last| self.txns.get(last)) {
+            Some(last) => (last.changes.range().end, last.reply.range().end),
+            None => (0, 0),
+        };
+        let mut rest = Block {
+            txns: self.txns.split_off(kept),
+            changes: self.changes.split_off(changes_at),
+            bytes: self.bytes.split_off(bytes_at),
+        };
+        for txn in &mut rest.txns {
+            txn.changes = txn.changes.moved_down(changes_at);
+            txn.reply = txn.reply.moved_down(bytes_at);
+        }
+        for change in &mut rest.changes {
+            change.path = change.path.moved_down(bytes_at);
+        }
+        rest
     }
 }
 
@@ -195,6 +231,41 @@ mod tests {
         assert!(cursor.advance());
         assert_eq!(cursor.block().last(), Some(Zxid(3)));
         assert!(!cursor.has_next());
+    }
+
+    /// Three txns, each with a change and a reply that name it.
+    fn three() -> Block {
+        let mut block = Block::default();
+        for zxid in 1..=3_u64 {
+            let start = block.bytes.len();
+            block.bytes.extend_from_slice(format!("/path-{zxid}").as_bytes());
+            let path = Span::new(start..block.bytes.len());
+            let kind = ChangeKind::Created;
+            block.changes.push(Change { kind, path, acl: AclList::Open, parent_acl: AclList::Open });
+            let start = block.bytes.len();
+            block.bytes.extend_from_slice(format!("reply {zxid}").as_bytes());
+            block.txns.push(PublishedTxn {
+                zxid: Zxid(zxid),
+                changes: Span::new(block.changes.len() - 1..block.changes.len()),
+                reply: Span::new(start..block.bytes.len()),
+                ..Default::default()
+            });
+        }
+        block
+    }
+
+    #[test]
+    fn a_block_is_cut_between_two_txns_and_loses_nothing() {
+        for upto in 0..=3 {
+            let mut first = three();
+            let rest = first.split_behind(Zxid(upto));
+            assert_eq!((first.txns.len() as u64, rest.txns.len() as u64), (upto, 3 - upto));
+            for (block, txn) in first.txns.iter().map(|txn| (&first, txn)).chain(rest.txns.iter().map(|t| (&rest, t))) {
+                let paths: Vec<&str> = block.changes(txn).iter().map(|change| block.path(change)).collect();
+                assert_eq!(paths, [format!("/path-{}", txn.zxid.0)]);
+                assert_eq!(block.reply(txn), format!("reply {}", txn.zxid.0).as_bytes());
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! Start at `zxid.rs`, then `limits.rs`.
 
 pub mod acl;
+pub mod compression;
+pub mod digest_algorithm;
 pub mod error_code;
 pub mod ids;
 pub mod limits;

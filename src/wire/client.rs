@@ -338,6 +338,8 @@ pub struct MultiHeader {
 }
 
 impl MultiHeader {
+    /// The type of a result that is an error.
+    pub const ERROR: i32 = -1;
     const END: MultiHeader = MultiHeader { op: -1, done: true, err: -1 };
 
     pub fn decode(r: &mut Reader<'_>) -> Result<MultiHeader> {
@@ -362,7 +364,7 @@ impl MultiHeader {
 
     /// A result that is an error: the code stands in the header and in the record.
     pub fn put_error(out: &mut Vec<u8>, error: ErrorCode) {
-        MultiHeader { op: -1, done: false, err: error.code() }.encode(out);
+        MultiHeader { op: MultiHeader::ERROR, done: false, err: error.code() }.encode(out);
         out.put_i32(error.code());
     }
 }

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 
+use super::client::{MultiHeader, OpCode, put_frame, xid};
 use super::jute::{JuteError, Reader, Result, Write};
 use crate::types::acl::perms;
 use crate::types::ids::{PASSWORD_BYTES, SessionId};
@@ -19,29 +20,6 @@ pub const FRAME_PREFIX_BYTES: usize = 4;
 pub const REPLY_HEADER_BYTES: usize = 16;
 /// Where a request's xid stands in its frame, prefix included.
 pub const XID_AT: usize = FRAME_PREFIX_BYTES;
-
-/// Request types that a client sends (`ZooDefs.OpCode`).
-pub mod op {
-    pub const CREATE: i32 = 1;
-    pub const DELETE: i32 = 2;
-    pub const EXISTS: i32 = 3;
-    pub const GET_DATA: i32 = 4;
-    pub const SET_DATA: i32 = 5;
-    pub const GET_CHILDREN: i32 = 8;
-    pub const SYNC: i32 = 9;
-    pub const PING: i32 = 11;
-    pub const MULTI: i32 = 14;
-    pub const ADD_WATCH: i32 = 106;
-    pub const CLOSE_SESSION: i32 = -11;
-    /// Marks an error result inside a multi's reply, and the end of every multi.
-    pub const ERROR: i32 = -1;
-}
-
-/// xids that are not a client's own count (`ClientCnxn`).
-pub mod xid {
-    pub const NOTIFICATION: i32 = -1;
-    pub const PING: i32 = -2;
-}
 
 /// Version argument that matches any version.
 pub const ANY_VERSION: i32 = -1;
@@ -61,7 +39,7 @@ pub struct ConnectRequest {
 
 impl ConnectRequest {
     pub fn encode(&self, out: &mut Vec<u8>) {
-        framed(out, |out| {
+        put_frame(out, |out| {
             out.put_i32(0);
             out.put_zxid(self.last_zxid_seen);
             out.put_i32(self.timeout_ms);
@@ -136,18 +114,9 @@ impl<'a> WatcherEvent<'a> {
     }
 }
 
-/// A whole frame around what `payload` writes.
-fn framed(out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    out.put_i32(0);
-    payload(out);
-    let len = (out.len() - start - FRAME_PREFIX_BYTES) as i32;
-    out[start..start + FRAME_PREFIX_BYTES].copy_from_slice(&len.to_be_bytes());
-}
-
 /// A whole request: prefix, header, and the record that `record` writes.
 pub fn request(out: &mut Vec<u8>, xid: i32, op: i32, record: impl FnOnce(&mut Vec<u8>)) {
-    framed(out, |out| {
+    put_frame(out, |out| {
         out.put_i32(xid);
         out.put_i32(op);
         record(out);
@@ -155,27 +124,27 @@ pub fn request(out: &mut Vec<u8>, xid: i32, op: i32, record: impl FnOnce(&mut Ve
 }
 
 pub fn ping(out: &mut Vec<u8>) {
-    request(out, xid::PING, op::PING, |_| {});
+    request(out, xid::PING, OpCode::Ping as i32, |_| {});
 }
 
 pub fn close_session(out: &mut Vec<u8>, xid: i32) {
-    request(out, xid, op::CLOSE_SESSION, |_| {});
+    request(out, xid, OpCode::CloseSession as i32, |_| {});
 }
 
 /// `GetDataRequest`, `ExistsRequest` and `GetChildrenRequest` are one shape: `[path:ustring][watch:bool]`.
-pub fn read(out: &mut Vec<u8>, xid: i32, op: i32, path: &str, watch: bool) {
-    request(out, xid, op, |out| {
+pub fn read(out: &mut Vec<u8>, xid: i32, op: OpCode, path: &str, watch: bool) {
+    request(out, xid, op as i32, |out| {
         out.put_string(path);
         out.put_bool(watch);
     });
 }
 
 pub fn sync(out: &mut Vec<u8>, xid: i32, path: &str) {
-    request(out, xid, op::SYNC, |out| out.put_string(path));
+    request(out, xid, OpCode::Sync as i32, |out| out.put_string(path));
 }
 
 pub fn create(out: &mut Vec<u8>, xid: i32, path: &str, data: &[u8], flags: i32) {
-    request(out, xid, op::CREATE, |out| create_record(out, path, data, flags));
+    request(out, xid, OpCode::Create as i32, |out| create_record(out, path, data, flags));
 }
 
 /// `CreateRequest` with the open ACL: `[path:ustring][data:buffer][acl:vector<ACL>][flags:i32]`.
@@ -190,14 +159,14 @@ fn create_record(out: &mut Vec<u8>, path: &str, data: &[u8], flags: i32) {
 }
 
 pub fn delete(out: &mut Vec<u8>, xid: i32, path: &str, version: i32) {
-    request(out, xid, op::DELETE, |out| {
+    request(out, xid, OpCode::Delete as i32, |out| {
         out.put_string(path);
         out.put_i32(version);
     });
 }
 
 pub fn set_data(out: &mut Vec<u8>, xid: i32, path: &str, data: &[u8], version: i32) {
-    request(out, xid, op::SET_DATA, |out| set_data_record(out, path, data, version));
+    request(out, xid, OpCode::SetData as i32, |out| set_data_record(out, path, data, version));
 }
 
 /// `SetDataRequest`: `[path:ustring][data:buffer][version:i32]`.
@@ -209,7 +178,7 @@ fn set_data_record(out: &mut Vec<u8>, path: &str, data: &[u8], version: i32) {
 
 /// `AddWatchRequest`: `[path:ustring][mode:i32]`, mode 0 persistent, 1 persistent recursive. Servers since 3.6.
 pub fn add_watch(out: &mut Vec<u8>, xid: i32, path: &str, mode: i32) {
-    request(out, xid, op::ADD_WATCH, |out| {
+    request(out, xid, OpCode::AddWatch as i32, |out| {
         out.put_string(path);
         out.put_i32(mode);
     });
@@ -217,20 +186,13 @@ pub fn add_watch(out: &mut Vec<u8>, xid: i32, path: &str, mode: i32) {
 
 /// A multi of one `setData` per path, all with the same data.
 pub fn multi_set_data(out: &mut Vec<u8>, xid: i32, paths: &[String], data: &[u8]) {
-    request(out, xid, op::MULTI, |out| {
+    request(out, xid, OpCode::Multi as i32, |out| {
         for path in paths {
-            multi_header(out, op::SET_DATA, false);
+            MultiHeader { op: OpCode::SetData as i32, done: false, err: -1 }.encode(out);
             set_data_record(out, path, data, ANY_VERSION);
         }
-        multi_header(out, op::ERROR, true);
+        MultiHeader::put_end(out);
     });
-}
-
-/// `MultiHeader`: `[type:i32][done:bool][err:i32]`.
-fn multi_header(out: &mut Vec<u8>, op: i32, done: bool) {
-    out.put_i32(op);
-    out.put_bool(done);
-    out.put_i32(-1);
 }
 
 /// The first error inside a multi's reply, 0 when there is none. A failed multi answers with header error 0 and
@@ -238,9 +200,8 @@ fn multi_header(out: &mut Vec<u8>, op: i32, done: bool) {
 pub fn multi_error(record: &[u8]) -> Result<i32> {
     let mut reader = Reader::new(record);
     loop {
-        let (op, done) = (reader.i32()?, reader.bool()?);
-        reader.i32()?;
-        if done || op != op::ERROR {
+        let header = MultiHeader::decode(&mut reader)?;
+        if header.done || header.op != MultiHeader::ERROR {
             return Ok(0);
         }
         match reader.i32()? {
@@ -295,7 +256,7 @@ mod tests {
     fn requests_are_byte_exact() {
         check("00000008 fffffffe 0000000b", ping);
         check("00000008 00000005 fffffff5", |out| close_session(out, 5));
-        check("0000000f 00000002 00000003 00000002 2f62 01", |out| read(out, 2, op::EXISTS, "/b", true));
+        check("0000000f 00000002 00000003 00000002 2f62 01", |out| read(out, 2, OpCode::Exists, "/b", true));
         check(
             "00000033 00000001 00000001 00000002 2f61 00000002 6869 00000001 0000001f 00000005 776f726c64 00000006 \
              616e796f6e65 00000000",

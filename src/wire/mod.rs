@@ -5,6 +5,10 @@
 
 pub mod client;
 pub mod client_encode;
+pub mod election;
+pub mod extension;
 pub mod jute;
 pub mod peek;
+pub mod quorum;
+pub mod snapshot_stream;
 pub mod txn;

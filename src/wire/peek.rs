@@ -1,6 +1,7 @@
 //! A look at the path of a request before its turn, so that memory can be fetched for many requests at once.
 
 use super::client::OpCode;
+use super::txn::HEADER_BYTES;
 
 /// The text at the start of a record whose first field is a path. Nothing is checked that decoding will not check
 /// again: a wrong answer costs a useless fetch.
@@ -8,6 +9,11 @@ pub fn first_path(record: &[u8]) -> Option<&str> {
     let (length, rest) = record.split_first_chunk::<4>()?;
     let length = usize::try_from(i32::from_be_bytes(*length)).ok()?;
     std::str::from_utf8(rest.get(..length)?).ok()
+}
+
+/// The path of a txn that stands behind its header, if its first field is one.
+pub fn txn_path(payload: &[u8]) -> Option<&str> {
+    first_path(payload.get(HEADER_BYTES..)?)
 }
 
 /// The path of a read's frame payload, if its first field is one.

@@ -8,12 +8,28 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
-use crate::types::ids::SessionId;
+use super::transport::SocketId;
+use crate::types::error_code::ErrorCode;
+use crate::types::ids::{ConnectionId, SessionId, ShardId};
 use crate::types::mutant::{self, Mutant};
 use crate::types::time::Time;
 
+/// Who speaks for a session: set when it is opened or re-attached. A write that comes another way is refused
+/// (`SessionTrackerImpl.checkSession`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Owner {
+    /// Nobody yet, behind this leader: whoever writes first.
+    #[default]
+    Unknown,
+    /// A client of this server.
+    Here { shard: ShardId, connection: ConnectionId },
+    /// A client of the learner behind this link.
+    There(SocketId),
+}
+
 #[derive(Debug)]
 struct Lease {
+    owner: Owner,
     timeout: Duration,
     /// Expires when the clock reaches it. Never earlier than the last touch + `timeout`.
     deadline: Time,
@@ -78,8 +94,40 @@ impl Leases {
     /// A new session, or one of a recovered table: it gets its full timeout.
     pub fn open(&mut self, now: Time, session: SessionId, timeout: Duration) {
         let deadline = self.deadline(now, timeout);
-        self.leases.insert(session, Lease { timeout, deadline, bucket: deadline, closing: false });
+        let lease = Lease { owner: Owner::Unknown, timeout, deadline, bucket: deadline, closing: false };
+        self.leases.insert(session, lease);
         self.buckets.entry(deadline).or_default().push(session);
+    }
+
+    /// This is where the session's client is now.
+    pub fn set_owner(&mut self, session: SessionId, owner: Owner) {
+        if let Some(lease) = self.leases.get_mut(&session) {
+            lease.owner = owner;
+        }
+    }
+
+    /// A link is gone: where the clients behind it turn up again is open.
+    pub fn forget_link(&mut self, link: SocketId) {
+        for lease in self.leases.values_mut().filter(|lease| lease.owner == Owner::There(link)) {
+            lease.owner = Owner::Unknown;
+        }
+    }
+
+    /// A write of this session, which is a touch as well. Errors: the answer to the client.
+    pub fn claim(&mut self, now: Time, session: SessionId, owner: Owner) -> Result<(), ErrorCode> {
+        let (granularity, report_delay) = (self.granularity, self.report_delay);
+        match self.leases.get_mut(&session) {
+            Some(lease) if !lease.closing => {
+                if lease.owner == Owner::Unknown {
+                    lease.owner = owner;
+                } else if lease.owner != owner {
+                    return Err(ErrorCode::SessionMoved);
+                }
+                lease.deadline = lease.deadline.max(round_up(now, lease.timeout, granularity, report_delay));
+                Ok(())
+            }
+            _ => Err(ErrorCode::SessionExpired),
+        }
     }
 
     /// Heard from a client. Unknown and closing sessions are left alone. Returns whether the session lives.
@@ -92,6 +140,15 @@ impl Leases {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// A learner heard from a client, whose connection has this timeout.
+    pub fn touch_for(&mut self, now: Time, session: SessionId, timeout: Duration) {
+        let deadline = self.deadline(now, timeout);
+        if let Some(lease) = self.leases.get_mut(&session).filter(|lease| !lease.closing) {
+            lease.timeout = timeout;
+            lease.deadline = lease.deadline.max(deadline);
         }
     }
 
@@ -110,6 +167,12 @@ impl Leases {
             }
             _ => false,
         }
+    }
+
+    /// Another server decides from here on.
+    pub fn clear(&mut self) {
+        self.leases.clear();
+        self.buckets.clear();
     }
 
     /// A closeSession is on its way.
@@ -221,6 +284,23 @@ mod tests {
             assert_eq!(expired_at(&mut leases, start + 6000), [SessionId(7)], "start {start}");
             assert_eq!(leases.state(SessionId(7)), SessionState::Closing);
         }
+    }
+
+    #[test]
+    fn a_session_is_spoken_for_by_whoever_attached_it_last() {
+        let mut leases = Leases::new(TICK);
+        let (here, there) = (Owner::Here { shard: ShardId(0), connection: ConnectionId(1) }, Owner::There(SocketId(3)));
+        leases.open(Time::from_ms(0), SessionId(7), TIMEOUT);
+        assert_eq!(leases.claim(Time::from_ms(1), SessionId(7), there), Ok(()), "the first one adopts it");
+        assert_eq!(leases.claim(Time::from_ms(1), SessionId(7), here), Err(ErrorCode::SessionMoved));
+        leases.set_owner(SessionId(7), here);
+        assert_eq!(leases.claim(Time::from_ms(1), SessionId(7), there), Err(ErrorCode::SessionMoved));
+        leases.set_owner(SessionId(7), there);
+        leases.forget_link(SocketId(3));
+        assert_eq!(leases.claim(Time::from_ms(2), SessionId(7), here), Ok(()));
+        assert_eq!(leases.claim(Time::from_ms(2), SessionId(8), here), Err(ErrorCode::SessionExpired));
+        leases.set_closing(SessionId(7));
+        assert_eq!(leases.claim(Time::from_ms(2), SessionId(7), here), Err(ErrorCode::SessionExpired));
     }
 
     #[test]

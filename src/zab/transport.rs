@@ -28,11 +28,24 @@ pub enum SocketInput<'a> {
     Connected { socket: SocketId },
     /// Bytes in their order, at any boundary.
     Received { socket: SocketId, bytes: &'a [u8] },
-    /// So many bytes handed over with `Send` have not left yet. Comes whenever some left after it was not zero.
+    /// So many bytes handed over with `Send` have not left yet, counted after every `Send` so far was carried out. Comes
+    /// whenever some left after it was not zero.
     Unsent { socket: SocketId, bytes: usize },
     /// Gone, or never came to be. `is_refused`: the host answered that nobody listens or reset the connection: that
     /// process is dead, or not yet there. Nothing more comes from this socket.
     Closed { socket: SocketId, is_refused: bool },
+}
+
+impl SocketInput<'_> {
+    pub fn socket(&self) -> SocketId {
+        match self {
+            SocketInput::Accepted { socket, .. }
+            | SocketInput::Connected { socket }
+            | SocketInput::Received { socket, .. }
+            | SocketInput::Unsent { socket, .. }
+            | SocketInput::Closed { socket, .. } => *socket,
+        }
+    }
 }
 
 /// What to do with a connection.
@@ -42,6 +55,9 @@ pub enum SocketOutput {
     Connect { socket: SocketId, addresses: Vec<HostPort> },
     /// One write where possible: Java reads the election port's first message with a single read.
     Send { socket: SocketId, bytes: Vec<u8> },
+    /// Stop reading from it, or go on: what the other side sends then waits in the kernels. `Received` may still come for
+    /// what was read before, `Closed` comes as always.
+    Hold { socket: SocketId, is_held: bool },
     /// Close after what was sent has left, or at once with `is_abrupt`. Nothing more comes from this socket.
     Close { socket: SocketId, is_abrupt: bool },
 }

@@ -332,6 +332,15 @@ impl Server {
             }
             pipeline::Output::Fatal { what } => panic!("{what}"),
             pipeline::Output::Log(_) | pipeline::Output::Snapshot(_) | pipeline::Output::Stopped => return,
+            pipeline::Output::Store { .. }
+            | pipeline::Output::Socket(_)
+            | pipeline::Output::StoreEpochs(_)
+            | pipeline::Output::ReadLog { .. }
+            | pipeline::Output::ReadSnapshot { .. }
+            | pipeline::Output::ReadOn { .. }
+            | pipeline::Output::CancelRead { .. }
+            | pipeline::Output::Truncate(_)
+            | pipeline::Output::Install(_) => panic!("a server that stands alone has no peers"),
         };
         self.zab.step(self.now, pipeline::Input::Log(done), &mut self.from_zab);
     }

@@ -45,11 +45,11 @@ fn s_070_exit_codes_say_what_kind_of_trouble_it_was() {
 #[test]
 fn settings_without_effect_are_named_in_the_log() {
     let server = Running::new(
-        &["localSessionsEnabled=true", "enableEagerACLCheck=true", "flushDelay=5", "request_throttle_max_requests=7"],
+        &["localSessionsEnabled=true", "enableEagerACLCheck=true", "flushDelay=5", "request_throttle_stall_time=7"],
         &[],
     );
     let log = server.server.log();
-    for key in ["localSessionsEnabled", "enableEagerACLCheck", "flushDelay", "request_throttle_max_requests"] {
+    for key in ["localSessionsEnabled", "enableEagerACLCheck", "flushDelay", "request_throttle_stall_time"] {
         assert!(log.contains(&format!("{key}: has no effect: ")), "{key} in\n{log}");
     }
 }

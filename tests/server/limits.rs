@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use oxkeeper::wire::jute::{Reader, Write};
+
 use crate::server::setup::{Running, header};
 use crate::support::client::{Client, create_body};
 use crate::support::link::{Connect, op, request};
@@ -90,6 +92,59 @@ fn c_178_large_requests_beyond_the_budget_close_their_connection() {
     }
     assert_eq!(server.client().ping().unwrap().err, 0);
     assert!(server.mntr("zk_large_requests_rejected") >= 1);
+}
+
+#[test]
+fn above_the_request_throttle_nothing_is_refused_and_every_order_is_kept() {
+    const REQUESTS: i32 = 200;
+    for shards in [&["oxkeeper.shards=1"], &["oxkeeper.shards=3"]] {
+        let server = Running::new(&["request_throttle_max_requests=1"], shards);
+        let mut links: Vec<_> = (0..4).map(|_| server.session(30_000).0).collect();
+        for (at, link) in links.iter_mut().enumerate() {
+            let create = |xid| request(xid, op::CREATE, &create_body(&format!("/n{at}-{xid}"), b"", OPEN, 0));
+            let bytes: Vec<Vec<u8>> = (0..REQUESTS).map(create).collect();
+            link.send(&bytes.concat());
+        }
+        for xid in 0..REQUESTS {
+            for link in &mut links {
+                let (got, _, err) = header(&link.receive().unwrap());
+                assert_eq!((got, err), (xid, 0));
+            }
+        }
+        assert!(server.mntr("zk_request_throttle_wait_count") >= 1);
+        assert_eq!(server.mntr("zk_throttled_ops"), 0);
+    }
+}
+
+#[test]
+fn c_179_what_waited_longer_than_the_throttle_lets_it_is_refused_in_order_and_not_executed() {
+    const REQUESTS: i32 = 500;
+    const THROTTLED: i32 = -127;
+    let server = Running::new(&["request_throttle_max_requests=1", "throttled_op_wait_time=1"], &[]);
+    server.client().create("/counted", b"", 0).unwrap();
+    let (mut link, _) = server.session(30_000);
+    let mut body = Vec::new();
+    body.put_string("/counted");
+    body.put_buffer(Some(b"1"));
+    body.put_i32(-1);
+    let sets: Vec<Vec<u8>> = (0..REQUESTS).map(|xid| request(xid, op::SET_DATA, &body)).collect();
+    link.send(&sets.concat());
+    link.send(&request(REQUESTS, op::CLOSE_SESSION, &[]));
+    let first = header(&link.receive().unwrap());
+    assert_eq!((first.0, first.2), (0, 0), "nothing is before it");
+    let (mut done, mut last) = (1, first.1);
+    for xid in 1..REQUESTS {
+        let (got, zxid, err) = header(&link.receive().unwrap());
+        assert!(got == xid && (err == 0 || err == THROTTLED), "{got} {err}");
+        assert_eq!(zxid - last, i64::from(err == 0), "a refusal uses no zxid");
+        done += i32::from(err == 0);
+        last = zxid;
+    }
+    assert_eq!(header(&link.receive().unwrap()), (REQUESTS, last + 1, 0));
+    assert!(done < REQUESTS, "one at a time takes longer than a millisecond");
+    let stat = server.client().read(op::EXISTS, "/counted", false).unwrap();
+    assert_eq!(Reader::new(&stat.body).stat().unwrap().version, done);
+    assert_eq!(server.mntr("zk_throttled_ops"), i64::from(REQUESTS - done));
 }
 
 const REFUSAL: &str = " is not executed because it is not in the whitelist.\n";

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod client;
+pub mod ensemble;
 pub mod link;
 pub mod random;
 pub mod server;

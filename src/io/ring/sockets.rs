@@ -15,7 +15,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use socket2::{SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::{Event, Received, Ring, Tag};
 use crate::io::clock;
@@ -142,19 +142,22 @@ impl Ring {
         self.receive(place);
     }
 
-    /// Connects to `to`; `Connected` or `Closed` follows. It may take minutes: `close` gives up.
-    /// Errors: no socket of that kind can be made, and then no event follows.
-    pub fn connect(&mut self, conn: ConnectionId, to: SocketAddr) -> io::Result<()> {
+    /// Connects `socket` to `to`; `Connected` or `Closed` follows. It may take minutes: `close` gives up.
+    pub fn connect(&mut self, conn: ConnectionId, socket: Socket, to: SocketAddr) {
         let to = Box::new(SockAddr::from(to));
-        let socket = Socket::new(to.domain(), Type::STREAM, None)?;
-        self.set_options(&socket)?;
         let place = self.sockets.add(conn, OwnedFd::from(socket));
         let operation = Operation::Connect { socket: self.sockets.at(place).socket.as_raw_fd(), to };
         let key = self.uring.start(Tag::Connect(place), operation);
         let connection = self.sockets.at(place);
         connection.connecting = true;
         connection.sending = Some(Sending { key, sent: 0 });
-        Ok(())
+    }
+
+    /// A socket for `connect`, with this ring's options. Errors: the kernel makes none of that kind.
+    pub fn socket_for(&self, to: SocketAddr) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        self.set_options(&socket)?;
+        Ok(socket)
     }
 
     /// Connections that the kernel still holds something of.
@@ -285,6 +288,9 @@ impl Ring {
         connection.connecting = false;
         if completed.result < 0 {
             self.on_error(place, -completed.result);
+        } else if is_to_itself(&connection.socket) {
+            let _ = SockRef::from(&connection.socket).set_linger(Some(Duration::ZERO));
+            self.on_error(place, libc::ECONNREFUSED);
         } else if let State::Open = connection.state {
             events.push(Event::Connected { conn: connection.id });
             self.receive(place);
@@ -389,5 +395,15 @@ impl Ring {
                 events.extend(self.forget_if_done(place));
             }
         }
+    }
+}
+
+/// Whoever connects to a port of this machine on which nobody listens may be given that very port for his own end, and then
+/// TCP connects it with itself: nobody is there, and a server that wants to listen there would find its port taken.
+fn is_to_itself(socket: &OwnedFd) -> bool {
+    let socket = SockRef::from(socket);
+    match (socket.local_addr(), socket.peer_addr()) {
+        (Ok(local), Ok(peer)) => local.as_socket() == peer.as_socket(),
+        _ => false,
     }
 }

@@ -118,6 +118,11 @@ impl Server {
         }
     }
 
+    fn connect_out(&mut self, conn: ConnectionId, to: SocketAddr) {
+        let socket = self.ring.socket_for(to).expect("a socket");
+        self.ring.connect(conn, socket, to);
+    }
+
     fn connect(&mut self) -> (ConnectionId, TcpStream) {
         let client = TcpStream::connect(self.address).expect("a listener");
         let conn = ConnectionId(self.next);
@@ -465,7 +470,7 @@ fn a_ring_connects_to_another() {
     server.echo = false;
     let conn = ConnectionId(server.next);
     server.next += 1;
-    server.ring.connect(conn, server.address).expect("a socket");
+    server.connect_out(conn, server.address);
     server.until("connected", |server| server.connected == [conn]);
     server.until("accepted", |server| server.next == 3);
     server.sent.insert(conn, 5);
@@ -479,12 +484,25 @@ fn refused_and_abandoned_connections_are_closed() {
     let nobody =
         TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr()).expect("a port");
     server.next = 3;
-    server.ring.connect(ConnectionId(1), nobody).expect("a socket");
+    server.connect_out(ConnectionId(1), nobody);
     server.until("refused", |server| server.closed == [(ConnectionId(1), CloseReason::Failed(libc::ECONNREFUSED))]);
-    server.ring.connect(ConnectionId(2), server.address).expect("a socket");
+    server.connect_out(ConnectionId(2), server.address);
     server.ring.close(ConnectionId(2), Close::Graceful);
     server.until("abandoned", |server| server.closed.len() == 2);
     assert_eq!(server.closed[1], (ConnectionId(2), CloseReason::Asked));
+}
+
+#[test]
+fn a_connection_with_itself_is_a_refusal() {
+    let mut server = server(RingSettings::default());
+    server.next = 2;
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let socket = server.ring.socket_for(any).expect("a socket");
+    socket.bind(&any.into()).expect("a free port");
+    let own = socket.local_addr().expect("bound").as_socket().expect("of the internet");
+    server.ring.connect(ConnectionId(1), socket, own);
+    server.until("refused", |server| server.closed == [(ConnectionId(1), CloseReason::Failed(libc::ECONNREFUSED))]);
+    std::net::TcpListener::bind(own).expect("the port is free again");
 }
 
 /// Writes three blocks, the later before the earlier, and reads them back.

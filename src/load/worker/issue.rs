@@ -6,7 +6,8 @@ use super::{Slot, Stretch, Work, Worker};
 use crate::load::fan_out::Watch;
 use crate::load::workload::Op;
 use crate::types::time::Time;
-use crate::wire::client_encode::{self as encode, ANY_VERSION, op};
+use crate::wire::client::OpCode;
+use crate::wire::client_encode::{self as encode, ANY_VERSION};
 
 /// `AddWatchMode.PERSISTENT`.
 const PERSISTENT: i32 = 0;
@@ -142,7 +143,7 @@ impl Worker {
         slot.session.ask(now, None, |out, xid| {
             match plan.persistent_watches {
                 true => encode::add_watch(out, xid, watched, PERSISTENT),
-                false => encode::read(out, xid, op::GET_DATA, watched, true),
+                false => encode::read(out, xid, OpCode::GetData, watched, true),
             }
             Op::Arm
         });

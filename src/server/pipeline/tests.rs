@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::*;
 use crate::shard::auth::AuthIds;
+use crate::shard::messages::Forwarded;
 use crate::shard::throttle::ThrottleSettings;
 use crate::tree::TreeSettings;
 use crate::tree::access::AccessSettings;
-use crate::tree::publication::Cursor;
+use crate::tree::publication::{Cursor, Span};
 use crate::types::ids::ConnectionId;
+use crate::wire::client::OpCode;
 use crate::wire::client_encode;
 
 type Buffer = Vec<u8>;
@@ -25,10 +27,16 @@ struct Bench {
     /// Xids of the replies that were published.
     replies: Vec<i32>,
     time: Time,
+    /// What has to stop the process.
+    fatal: Vec<String>,
 }
 
 impl Bench {
     fn new() -> Bench {
+        Bench::with_entries_of(ENTRY_BYTES_MAX)
+    }
+
+    fn with_entries_of(entry_bytes_max: usize) -> Bench {
         let access = AccessSettings { skip_acl: false, digest_enabled: true, ensemble_enabled: true };
         let tree = TreeSettings {
             extended_types: false,
@@ -41,7 +49,7 @@ impl Bench {
         let settings = ZabSettings {
             server: ServerId(0),
             tick: Duration::from_secs(2),
-            entry_bytes_max: ENTRY_BYTES_MAX,
+            entry_bytes_max,
             snapshots: SnapshotSettings { txns: 1_000_000, log_bytes: None },
             containers: ContainerSettings {
                 check_interval: Duration::from_secs(60),
@@ -59,13 +67,18 @@ impl Bench {
         let now = Now { time, wall: WallTime(1_700_000_000_000) };
         let tree = Tree::fresh(tree);
         let core = ZabCore::standalone(settings, tree, publisher, vec![vec![0; 1 << 20]], now, &mut out);
-        let mut bench = Bench { core, cursor, out, asked: Vec::new(), spent: 0, replies: Vec::new(), time };
+        let mut bench =
+            Bench { core, cursor, out, asked: Vec::new(), spent: 0, replies: Vec::new(), time, fatal: Vec::new() };
         bench.carry_out();
         bench
     }
 
     fn with_session() -> (Bench, SessionId) {
-        let mut bench = Bench::new();
+        Bench::new().and_session()
+    }
+
+    fn and_session(self) -> (Bench, SessionId) {
+        let mut bench = self;
         bench.settle();
         let session = bench.core.next_session;
         bench.open_session();
@@ -80,7 +93,7 @@ impl Bench {
         (self.spent, self.replies) = (0, Vec::new());
     }
 
-    fn step(&mut self, input: Input<Buffer>) {
+    fn step(&mut self, input: Input<'_, Buffer>) {
         let now = Now { time: self.time, wall: WallTime(1_700_000_000_000) };
         self.core.step(now, input, &mut self.out);
         let unflushed = self.core.log.unflushed_bytes();
@@ -102,9 +115,18 @@ impl Bench {
                     self.asked.push(log::Input::Written { write, buffer });
                 }
                 Output::Log(_) | Output::Tell(_) | Output::Snapshot(_) | Output::Stopped => {}
+                Output::Socket(_)
+                | Output::StoreEpochs(_)
+                | Output::ReadLog { .. }
+                | Output::ReadSnapshot { .. }
+                | Output::ReadOn { .. }
+                | Output::CancelRead { .. }
+                | Output::Truncate(_)
+                | Output::Install(_)
+                | Output::Store { .. } => panic!("it stands alone"),
                 Output::Spent { .. } => self.spent += 1,
                 Output::Published => self.follow(),
-                Output::Fatal { what } => panic!("{what}"),
+                Output::Fatal { what } => self.fatal.push(what),
             }
         }
     }
@@ -120,6 +142,17 @@ impl Bench {
         }
     }
 
+    /// Wakes the machine when it wants to be, for so long.
+    fn wait(&mut self, span: Duration) {
+        let end = self.time + span;
+        while let Some(at) = self.core.deadline().filter(|at| *at <= end) {
+            self.time = self.time.max(at);
+            self.step(Input::Timeout);
+            self.step(Input::EndOfTurn);
+        }
+        self.time = end;
+    }
+
     /// The disk does what it was asked for, and what comes of that.
     fn settle(&mut self) {
         while !self.asked.is_empty() {
@@ -131,11 +164,15 @@ impl Bench {
 }
 
 fn batch(session: SessionId, xids: std::ops::Range<i32>, data: &[u8]) -> Batch {
+    creates(session, xids, data, 0)
+}
+
+fn creates(session: SessionId, xids: std::ops::Range<i32>, data: &[u8], flags: i32) -> Batch {
     let auth = Arc::new(AuthIds::of_peer(([127, 0, 0, 1], 1).into()));
     let mut batch = Batch::default();
     for xid in xids {
         let mut frame = Vec::new();
-        client_encode::create(&mut frame, xid, &format!("/n{xid}"), data, 0);
+        client_encode::create(&mut frame, xid, &format!("/n{xid}"), data, flags);
         let start = batch.bytes.len();
         // Behind the length and the header.
         batch.bytes.extend_from_slice(&frame[12..]);
@@ -212,4 +249,91 @@ fn a_stop_lets_go_of_what_waits() {
     bench.settle();
     let done = bench.replies.len();
     assert!(0 < done && done < 40 && bench.replies == (1..=done as i32).collect::<Vec<_>>());
+}
+
+/// Closes a session whose list of ephemerals is longer than an entry may be.
+fn check_long_closing(close: impl FnOnce(&mut Bench, SessionId)) {
+    let (mut bench, session) = Bench::with_entries_of(2_000).and_session();
+    let znodes = bench.core.tree().counts().znodes;
+    bench.step(Input::Batch { shard: ShardId(0), batch: creates(session, 1..501, b"", 1) });
+    bench.step(Input::EndOfTurn);
+    bench.settle();
+    assert_eq!(bench.core.tree().counts().znodes, znodes + 500);
+    close(&mut bench, session);
+    bench.step(Input::EndOfTurn);
+    let closing = bench.core.entry.clone();
+    bench.settle();
+    assert_eq!((bench.core.leases().len(), bench.core.tree().counts().sessions), (0, 0));
+    assert_eq!(bench.core.tree().counts().znodes, znodes, "its ephemerals go with it");
+    let header = crate::wire::txn::HEADER_BYTES;
+    let payload = crate::storage::log_file::payload_of(&closing).expect("a whole entry");
+    assert_eq!(payload.len(), header, "neither a list nor a digest: Java would take one for the other");
+}
+
+#[test]
+fn a_session_whose_list_of_ephemerals_is_too_long_for_the_log_can_be_closed() {
+    check_long_closing(|bench, session| {
+        let mut batch = creates(session, 501..502, b"", 1);
+        for ask in &mut batch.asks {
+            let Ask::Write(request) = ask else { panic!("a write") };
+            (request.op, request.body) = (OpCode::CloseSession, Span::default());
+        }
+        bench.replies.clear();
+        bench.step(Input::Batch { shard: ShardId(0), batch });
+        bench.step(Input::EndOfTurn);
+    });
+}
+
+#[test]
+fn a_session_whose_list_of_ephemerals_is_too_long_for_the_log_expires() {
+    check_long_closing(|bench, _| {
+        bench.time = bench.time + Duration::from_secs(60);
+        bench.step(Input::Timeout);
+    });
+}
+
+#[test]
+fn a_shard_that_does_not_move_stops_the_process_and_one_that_sleeps_does_not() {
+    let mut bench = Bench::new();
+    let mut shard = bench.core.tree().reader().expect("a reader");
+    bench.settle();
+    bench.open_session();
+    shard.adopt_latest();
+    bench.wait(Duration::from_secs(3));
+    assert_eq!(bench.core.stalls.deadline(), None, "it has everything");
+    bench.open_session();
+    bench.wait(Duration::from_secs(2));
+    bench.settle();
+    bench.wait(limits::SHARD_STALL_LIMIT - Duration::from_secs(5));
+    assert!(bench.fatal.is_empty(), "{:?}", bench.fatal);
+    bench.wait(Duration::from_secs(10));
+    bench.settle();
+    assert!(bench.fatal.first().is_some_and(|what| what.contains("a shard has not moved")), "{:?}", bench.fatal);
+}
+
+#[test]
+fn a_snapshot_that_takes_long_is_no_shard_that_does_not_move() {
+    let mut bench = Bench::new();
+    let mut out = Vec::new();
+    bench.core.start_snapshot(&mut out);
+    bench.settle();
+    bench.open_session();
+    bench.wait(2 * limits::SHARD_STALL_LIMIT);
+    bench.settle();
+    assert!(matches!(out.as_slice(), [Output::Snapshot(_)]) && bench.fatal.is_empty(), "{:?}", bench.fatal);
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_start_opens_no_sessions() {
+    let mut bench = Bench::new();
+    let prepared = bench.asked.remove(0);
+    let log::Input::Prepared { file, .. } = prepared else { panic!("{prepared}") };
+    bench.step(Input::Log(log::Input::NoSpace { file }));
+    let open = Ask::OpenSession { connection: ConnectionId(1), timeout_ms: 4_000 };
+    let mut out = Vec::new();
+    let input = Input::Batch { shard: ShardId(0), batch: Batch { asks: vec![open], ..Batch::default() } };
+    bench.core.step(Now { time: bench.time, wall: WallTime(0) }, input, &mut out);
+    let turned_away = Told { shard: ShardId(0), tell: Tell::TurnedAway { connection: ConnectionId(1) } };
+    assert!(matches!(&out[..], [Output::Tell(told), Output::Spent { .. }] if *told == turned_away));
+    assert_eq!(bench.core.leases().len(), 0);
 }

@@ -32,6 +32,8 @@ pub struct LogFile {
     entries: VecDeque<EntryEnd>,
     /// No further entry goes here.
     pub sealed: bool,
+    /// What no write covers yet never will be written.
+    is_given_up: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +64,7 @@ impl LogFile {
             started: FILE_HEADER_BYTES,
             entries: VecDeque::new(),
             sealed: false,
+            is_given_up: false,
         }
     }
 
@@ -74,9 +77,19 @@ impl LogFile {
         self.end() == FILE_HEADER_BYTES as u64
     }
 
+    /// Behind the last entry that is wholly on its way.
+    pub fn used(&self) -> u64 {
+        self.entries.front().map_or(self.end(), |entry| entry.start)
+    }
+
     /// Whether everything is at least on its way.
     pub fn is_started(&self) -> bool {
-        self.started == self.pending.len()
+        self.started == self.pending.len() || self.is_given_up
+    }
+
+    /// Leaves unwritten what is not on its way.
+    pub fn give_up(&mut self) {
+        self.is_given_up = true;
     }
 
     /// Bytes that no write covers yet.

@@ -26,6 +26,8 @@ struct Bench {
     writes: Vec<(WriteId, FileId, u64, usize, Buffer)>,
     flushed: Zxid,
     space: bool,
+    /// What has to stop the process.
+    fatal: Vec<String>,
 }
 
 fn config() -> LogConfig {
@@ -47,6 +49,7 @@ impl Bench {
             writes: Vec::new(),
             flushed: Zxid::ZERO,
             space: true,
+            fatal: Vec::new(),
         };
         bench.carry_out();
         bench
@@ -102,8 +105,15 @@ impl Bench {
                 Output::Finish { file, used } => self.files.get_mut(&file).unwrap().truncate(used as usize),
                 Output::Discard { file } => drop(self.files.remove(&file)),
                 Output::Full(_) | Output::Stopped => {}
-                Output::Fatal { what } => panic!("{what}"),
+                Output::Fatal { what } => self.fatal.push(what),
             }
+        }
+    }
+
+    /// Wakes the machine when it wants to be, until then.
+    fn wait_until(&mut self, end: Time) {
+        while let Some(at) = self.log.deadline().filter(|at| *at <= end) {
+            self.step_at(at, Input::Timeout);
         }
     }
 
@@ -347,6 +357,7 @@ proptest! {
         bench.settle();
         prop_assert_eq!(bench.trace.last().map(String::as_str), Some("stopped"));
         prop_assert_eq!(bench.durable(), (1..=zxid).collect::<Vec<_>>());
+        prop_assert!(bench.fatal.is_empty());
     }
 }
 
@@ -364,4 +375,129 @@ fn there_is_room_where_the_disk_has_space_already_and_on_a_full_disk_for_what_mu
     bench.settle();
     assert!(!bench.log.accepts_writes());
     assert!(bench.log.has_room(8 << 10));
+}
+
+#[test]
+fn a_write_that_does_not_end_within_its_limit_stops_the_process() {
+    let mut bench = Bench::new(config());
+    bench.settle();
+    bench.append(1, 10);
+    bench.step(Input::Submit);
+    bench.wait_until(Time(0) + FLUSH_LIMIT - Duration::from_secs(1));
+    assert!(bench.fatal.is_empty(), "{:?}", bench.fatal);
+    bench.wait_until(Time(0) + FLUSH_LIMIT);
+    assert!(bench.fatal[0].contains("has not ended within 60 s"), "{:?}", bench.fatal);
+}
+
+#[test]
+fn a_file_that_does_not_get_its_name_within_the_limit_of_a_write_stops_the_process() {
+    let mut bench = Bench::new(config());
+    bench.help(0);
+    bench.append(1, 10);
+    bench.step(Input::Submit);
+    bench.complete(0);
+    bench.wait_until(Time(0) + FLUSH_LIMIT);
+    assert_eq!((bench.flushed, bench.fatal.len()), (Zxid(0), 1));
+}
+
+#[test]
+fn a_slow_disk_that_goes_on_and_a_pause_of_the_process_are_no_reason_to_stop() {
+    let mut bench = Bench::new(config());
+    bench.settle();
+    for zxid in 1..=20 {
+        bench.append(zxid, 10);
+        let now = Time::from_ms(10_000 * zxid);
+        bench.step_at(now, Input::Submit);
+        bench.wait_until(now + Duration::from_secs(9));
+        bench.settle();
+    }
+    bench.append(21, 10);
+    bench.step_at(Time::from_ms(300_000), Input::Submit);
+    bench.step_at(Time::from_ms(900_000), Input::Timeout);
+    assert!(bench.fatal.is_empty(), "{:?}", bench.fatal);
+    bench.settle();
+    assert_eq!(bench.log.deadline(), None);
+}
+
+#[test]
+fn a_stop_on_a_full_disk_goes_without_what_has_no_room() {
+    let mut bench = Bench::new(config());
+    bench.settle();
+    bench.space = false;
+    for zxid in 1..=20 {
+        bench.append(zxid, 3000);
+        bench.step(Input::Submit);
+        bench.settle();
+    }
+    bench.step(Input::Stop);
+    for second in 1..STOP_ON_FULL_DISK_LIMIT.as_secs() {
+        bench.wait_until(Time::from_ms(1000 * second));
+        bench.settle();
+        assert_ne!(bench.trace.last().map(String::as_str), Some("stopped"), "there may be space soon");
+    }
+    bench.wait_until(Time(0) + 2 * STOP_ON_FULL_DISK_LIMIT);
+    bench.settle();
+    assert_eq!(bench.trace.last().map(String::as_str), Some("stopped"));
+    assert_eq!((bench.flushed, bench.durable()), (Zxid(5), vec![1, 2, 3, 4, 5]));
+}
+
+#[test]
+fn a_stop_on_a_full_disk_that_gets_space_in_time_loses_nothing() {
+    let mut bench = Bench::new(config());
+    bench.settle();
+    bench.space = false;
+    for zxid in 1..=20 {
+        bench.append(zxid, 3000);
+        bench.step(Input::Submit);
+        bench.settle();
+    }
+    bench.step(Input::Stop);
+    bench.space = true;
+    bench.wait_until(Time::from_ms(1500));
+    bench.settle();
+    assert_eq!(bench.trace.last().map(String::as_str), Some("stopped"));
+    assert_eq!(bench.durable(), (1..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_stop_of_a_log_that_never_got_a_file_ends() {
+    let mut bench = Bench::new(config());
+    bench.helper.clear();
+    bench.space = false;
+    bench.step(Input::NoSpace { file: FileId(0) });
+    bench.append(1, 10);
+    bench.step(Input::Stop);
+    bench.settle();
+    assert_ne!(bench.trace.last().map(String::as_str), Some("stopped"));
+    bench.wait_until(Time(0) + 2 * STOP_ON_FULL_DISK_LIMIT);
+    bench.settle();
+    assert_eq!(bench.trace.last().map(String::as_str), Some("stopped"));
+}
+
+#[test]
+fn on_a_full_disk_the_second_half_of_the_reserve_is_not_for_new_sessions() {
+    let mut bench = Bench::new(config());
+    bench.settle();
+    assert!(bench.log.accepts_sessions());
+    bench.space = false;
+    let mut zxid = 0;
+    let mut append = |bench: &mut Bench, bytes| {
+        zxid += 1;
+        bench.append(zxid, bytes);
+        bench.step(Input::Submit);
+        bench.settle();
+    };
+    while bench.log.accepts_writes() {
+        append(&mut bench, 3000);
+    }
+    let reserve = bench.log.reserve_bytes();
+    assert!(reserve > 4096 && bench.log.accepts_sessions());
+    while bench.log.accepts_sessions() {
+        append(&mut bench, 100);
+    }
+    assert!((reserve / 2 - 200..=reserve / 2).contains(&bench.log.reserve_bytes()), "{}", bench.log.reserve_bytes());
+    bench.space = true;
+    bench.step_at(bench.log.deadline().unwrap(), Input::Timeout);
+    bench.settle();
+    assert!(bench.log.accepts_sessions());
 }

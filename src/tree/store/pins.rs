@@ -146,6 +146,14 @@ impl Pins {
         slot.floor.store(FREE, Release);
     }
 
+    /// Writer: the oldest version that a walking reader is at, or what is published if none is.
+    pub fn slowest(&self) -> u64 {
+        // Pairs with the fence in `online`.
+        fence(SeqCst);
+        let floors = self.slots.iter().take(self.taken.load(Relaxed)).map(|slot| slot.floor.load(Acquire));
+        floors.min().unwrap_or(FREE).min(self.marks.published.load(Relaxed))
+    }
+
     /// Writer: what is in use. `held` becomes the held versions, ascending.
     pub fn in_use(&self, held: &mut Vec<u64>) -> InUse {
         held.clear();
@@ -198,5 +206,23 @@ mod tests {
         assert_eq!(pins.in_use(&mut held), InUse { floor: 12, seen: FREE });
         assert!(held.is_empty());
         assert_eq!(pins.claim(), Some(holder));
+    }
+
+    #[test]
+    fn the_slowest_is_the_walker_furthest_behind_and_no_holder() {
+        let pins = Pins::new(5, 3);
+        assert_eq!(pins.slowest(), 5);
+        let [holder, slow, fast] = [(); 3].map(|()| pins.claim().unwrap());
+        for slot in [holder, slow, fast] {
+            pins.online(slot);
+        }
+        pins.hold(holder, 5);
+        pins.publish(9);
+        assert_eq!(pins.slowest(), 5);
+        pins.adopt(slow, 7);
+        pins.adopt(fast, 9);
+        assert_eq!(pins.slowest(), 7);
+        pins.adopt(slow, 9);
+        assert_eq!(pins.slowest(), 9);
     }
 }

@@ -147,6 +147,11 @@ impl Writer {
         self.shared.pins.publish(version);
     }
 
+    /// The oldest version that a walking reader is at, or the published one.
+    pub fn adopted_by_all(&self) -> u64 {
+        self.shared.pins.slowest()
+    }
+
     /// Undoes every version after this one: `published() ≤ version`. Their numbers may be used again. Costs what they
     /// changed. A version must be opened before anything else is changed.
     pub fn roll_back(&mut self, version: u64) {

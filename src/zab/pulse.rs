@@ -1,0 +1,83 @@
+//! Whether a peer is still there: how long it has been silent, and how long it may be.
+//!
+//! Silences of a peer that was alive after all stretch the patience with it for a while, up to a bound: on a busy machine
+//! a process does not run for some tens of milliseconds now and then, and that is no reason for an election.
+
+use std::time::Duration;
+
+use crate::types::time::Time;
+
+/// The longest silence seen is forgotten within about this time.
+const MEMORY: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Copy, Debug)]
+pub struct Pulse {
+    heard: Time,
+    /// The longest silence that ended, decaying.
+    longest: Duration,
+}
+
+impl Pulse {
+    pub fn new(now: Time) -> Pulse {
+        Pulse { heard: now, longest: Duration::ZERO }
+    }
+
+    /// Something came.
+    pub fn hear(&mut self, now: Time) {
+        let silence = now.saturating_since(self.heard);
+        let decay = self.longest.mul_f64(silence.as_secs_f64() / MEMORY.as_secs_f64());
+        self.longest = self.longest.saturating_sub(decay).max(silence);
+        self.heard = self.heard.max(now);
+    }
+
+    pub fn heard(&self) -> Time {
+        self.heard
+    }
+
+    /// We did not listen for so long.
+    pub fn push_out(&mut self, stall: Duration) {
+        self.heard = self.heard + stall;
+    }
+
+    /// What came before counts no longer as a measure: another pace begins.
+    pub fn begin(&mut self, now: Time) {
+        *self = Pulse::new(now);
+    }
+
+    /// When it is taken for dead, if silence may last for `base`, or twice the longest of late, but not more than 1.6
+    /// times `base`.
+    pub fn dead_at(&self, base: Duration) -> Time {
+        self.heard + (self.longest * 2).clamp(base, base * 8 / 5)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn patience_grows_with_the_silences_that_ended_and_shrinks_again() {
+        let mut pulse = Pulse::new(Time::from_ms(0));
+        pulse.hear(Time::from_ms(25));
+        assert_eq!(pulse.dead_at(BASE), Time::from_ms(125));
+        pulse.hear(Time::from_ms(95));
+        assert_eq!(pulse.dead_at(BASE), Time::from_ms(95 + 140));
+        pulse.hear(Time::from_ms(190));
+        assert_eq!(pulse.dead_at(BASE), Time::from_ms(190 + 160));
+        for at in (200..80_000).step_by(25) {
+            pulse.hear(Time::from_ms(at));
+        }
+        assert_eq!(pulse.dead_at(BASE), pulse.heard() + BASE);
+    }
+
+    #[test]
+    fn a_stall_of_our_own_is_nobodys_silence() {
+        let mut pulse = Pulse::new(Time::from_ms(0));
+        pulse.push_out(Duration::from_millis(900));
+        assert_eq!(pulse.dead_at(BASE), Time::from_ms(1000));
+        pulse.hear(Time::from_ms(920));
+        assert_eq!(pulse.dead_at(BASE), Time::from_ms(1020));
+    }
+}
