@@ -89,7 +89,7 @@ class Bench:
         self.notes = []
 
     def start(self, server, json_file, arguments):
-        command = [*self.command, "--servers", f"127.0.0.1:{server.port}", "--quiet", "--json", json_file]
+        command = [*self.command, "--servers", server.address, "--quiet", "--json", json_file]
         return subprocess.Popen(command + [str(part) for part in arguments])
 
     def run(self, server, *arguments):

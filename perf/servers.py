@@ -58,8 +58,8 @@ def free_port():
 class Client:
     """As much of the client protocol as measuring needs: a session, one read."""
 
-    def __init__(self, port, timeout_s):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(self, port, timeout_s, host="127.0.0.1"):
+        self.socket = socket.create_connection((host, port), timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             request = struct.pack(">iqiqi", 0, 0, 30_000, 0, 16) + bytes(17)
@@ -125,6 +125,10 @@ class Server:
             file.write(ZOO_CFG.format(data=data, port=self.port))
         pin = ["taskset", "-c", cpus] if cpus else []
         self.command = pin + [part.format(config=config) for part in command]
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
 
     def start(self, read="/"):
         """Seconds from the start of the process to the answer of the first read, of a znode that is there."""

@@ -26,14 +26,21 @@
 //!
 //! 1. `shard/machine.rs` takes the frame off the socket's buffer, notes it in the connection's line of waiting requests,
 //!    and adds it to this turn's batch.
-//! 2. `server/pipeline.rs` decodes it and checks it at the *head*, the newest version (`tree/prepare.rs`), which gives a
+//! 2. `server/leading.rs` decodes it and checks it at the *head*, the newest version (`tree/prepare.rs`), which gives a
 //!    txn; the txn is applied at once (`tree/apply.rs`), which gives the next head; its bytes go to the log
-//!    (`storage/log.rs`) and its reply and changes into a block (`tree/publication.rs`).
+//!    (`storage/log.rs`) and its reply and changes into a block (`tree/publication.rs`). On a learner it goes to the leader
+//!    first (`server/learning.rs`), and comes back as that txn.
 //! 3. One durable write carries everything that arrived while the last one was under way (`io/ring/log.rs`).
 //! 4. The flush is this server's own ack; with a quorum of acks (`zab/acks.rs`; an ensemble of one is a quorum of
 //!    itself) the block is committed and published.
 //! 5. Each shard walks the block (`shard/follow.rs`): for each txn it fires watches, then sends the reply if the request
 //!    was one of its own, then serves, at exactly that version, the reads of that session that waited behind the write.
+//!
+//! # Without a leader
+//!
+//! Shards freeze (`shard/freeze.rs`): clients hear answers to pings and nothing else. What they had asked for waits
+//! (`server/pending.rs`). Once a leader is established, each request either has its txn in the history that all have by
+//! then, and is answered with it, or is handed to the new leader, in order; where that cannot be told, its connection closes.
 //!
 //! # The life of a read
 //!
@@ -49,6 +56,7 @@
 //! - Zxids of one epoch have no gaps: what is refused is an error txn in its place.
 //! - A version, once published, never changes; a shard's version only rises; no client is told of a newer version than the
 //!   one that its next read is served from.
+//! - Nobody is shown what may still be undone: a member publishes what its leader has committed, and writes snapshots of that.
 //! - Every queue, buffer and table has a bound in `types/limits.rs`; reaching one has a defined, visible effect.
 //!
 //! # Where this differs from the first design

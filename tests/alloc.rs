@@ -126,6 +126,7 @@ fn zab_settings() -> ZabSettings {
         },
         log: LogConfig { roll_bytes: u64::MAX / 2, ..LogConfig::default() },
         connection_throttle: ThrottleSettings::default(),
+        leader_serves: true,
         seed: 1,
     }
 }

@@ -18,6 +18,12 @@ fn three() -> Ensemble {
     Ensemble::start(OURS, &Shape::of(3))
 }
 
+/// Three servers with these lines in their zoo.cfg.
+fn with(config: &[&str]) -> Ensemble {
+    let config = config.iter().map(|line| (*line).to_owned()).collect();
+    Ensemble::start(OURS, &Shape { config, ..Shape::of(3) })
+}
+
 /// What a server shows of a znode, after a `sync`.
 fn read(client: &mut Client, path: &str) -> Option<Vec<u8>> {
     let mut body = Vec::new();
@@ -166,7 +172,7 @@ fn a_planned_stop_of_the_leader_hands_over() {
 
 #[test]
 fn an_observer_serves_and_does_not_vote() {
-    let mut ensemble = Ensemble::start(OURS, &Shape { servers: 4, observers: 1, config: Vec::new() });
+    let mut ensemble = Ensemble::start(OURS, &Shape { observers: 1, ..Shape::of(4) });
     assert_eq!(ensemble.members[3].mode().as_deref(), Some("observer"));
     let mut client = ensemble.client(3);
     assert!(succeeded(&client.create("/seen", b"1", 0)), "{}", ensemble.words());
@@ -181,14 +187,92 @@ fn an_observer_serves_and_does_not_vote() {
 
 #[test]
 fn everything_works_without_our_own_extensions() {
-    let config = vec!["oxkeeper.extensions=none".to_owned()];
-    let mut ensemble = Ensemble::start(OURS, &Shape { servers: 3, observers: 0, config });
+    let mut ensemble = with(&["oxkeeper.extensions=none"]);
     let leader = ensemble.leader();
     let other = (leader + 1) % 3;
     let mut client = ensemble.client(other);
     assert!(succeeded(&client.create("/a", b"", 0)));
     ensemble.kill(leader);
     assert!(succeeded(&client.set_data("/a", b"1")), "{}", ensemble.words());
+}
+
+/// Kills the leader and writes on, on another server.
+fn check_failover(ensemble: &mut Ensemble) {
+    let leader = ensemble.leader();
+    let mut client = ensemble.client((leader + 1) % 3);
+    assert!(succeeded(&client.create("/a", b"", 0)), "{}", ensemble.words());
+    ensemble.kill(leader);
+    assert!(succeeded(&client.set_data("/a", b"1")), "{}", ensemble.words());
+    ensemble.start_one(leader);
+    ensemble.until_all_serve();
+    assert_eq!(read(&mut ensemble.client(leader), "/a").as_deref(), Some(&b"1"[..]));
+}
+
+#[test]
+fn cores_of_their_own_serve_as_one_thread_does() {
+    check_failover(&mut with(&["oxkeeper.shards=2", "oxkeeper.zabCore=dedicated"]));
+}
+
+#[test]
+fn servers_that_know_each_other_by_name_find_each_other() {
+    let config = vec!["quorumListenOnAllIPs=true".to_owned()];
+    let host = Some("localhost".to_owned());
+    check_failover(&mut Ensemble::start(OURS, &Shape { config, host, ..Shape::of(3) }));
+}
+
+#[test]
+fn servers_meet_on_ipv6() {
+    if TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_err() {
+        return eprintln!("this machine has no IPv6");
+    }
+    let host = Some("[::1]".to_owned());
+    check_failover(&mut Ensemble::start(OURS, &Shape { host, ..Shape::of(3) }));
+}
+
+#[test]
+fn a_leader_that_is_to_serve_nobody_sends_its_clients_elsewhere() {
+    let mut ensemble = with(&["leaderServes=no"]);
+    let leader = ensemble.leader();
+    assert!(Client::connect(ensemble.members[leader].client, 30_000).is_err());
+    let others: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+    let mut clients: Vec<Client> = others.iter().map(|at| ensemble.client(*at)).collect();
+    assert!(succeeded(&clients[0].create("/a", b"1", 0)), "{}", ensemble.words());
+    ensemble.kill(leader);
+    let next = ensemble.leader();
+    let (on_leader, on_follower) = if others[0] == next { (0, 1) } else { (1, 0) };
+    assert!(clients[on_leader].ping().is_err(), "its client goes elsewhere");
+    assert_eq!(read(&mut clients[on_follower], "/a").as_deref(), Some(&b"1"[..]), "{}", ensemble.words());
+}
+
+#[test]
+fn operators_are_told_about_the_ensemble() {
+    let ensemble = three();
+    let (leader, follower) = (ensemble.leader(), ensemble.follower());
+    let mut client = ensemble.client(follower);
+    assert!(succeeded(&client.create("/a", b"1", 0)));
+    let word = |at: usize, word: &str| ensemble.members[at].four_letter(word).expect("it answers");
+    let mntr = |at: usize, key: &str| {
+        let value = ensemble.members[at].mntr(key);
+        value.unwrap_or_else(|| panic!("{key} in {}", word(at, "mntr"))).parse::<u64>().expect("a number")
+    };
+    assert!(mntr(leader, "zk_proposal_count") >= 2 && mntr(leader, "zk_commit_count") >= 2);
+    assert!(mntr(follower, "zk_learner_proposal_received_count") >= 2);
+    for at in [leader, follower] {
+        assert_eq!((mntr(at, "zk_looking_count"), mntr(at, "zk_cnt_election_time")), (1, 1));
+        assert_eq!((mntr(at, "zk_quorum_size"), mntr(at, "zk_global_sessions")), (3, 1));
+    }
+    assert_eq!(mntr(follower, "zk_cnt_follower_sync_time"), 1);
+    assert!(ensemble.members[follower].mntr("zk_synced_followers").is_none(), "a leader's alone");
+    assert!(mntr(leader, "zk_last_proposal_size") > 0);
+    assert!(
+        word(leader, "srvr").contains("Mode: leader\n")
+            && word(leader, "srvr").contains("Proposal sizes last/min/max: ")
+    );
+    assert!(word(follower, "stat").contains("Mode: follower\n"));
+    let conf = word(follower, "conf");
+    assert!(conf.contains("initLimit=10\nsyncLimit=5\nelectionAlg=3\n") && conf.ends_with("version=0"), "{conf}");
+    assert_eq!(conf.matches("server.").count(), 3);
+    assert_eq!(word(follower, "isro"), "rw");
 }
 
 #[test]
@@ -220,7 +304,7 @@ fn a_member_that_cannot_take_part_says_why() {
 #[test]
 fn a_port_that_stays_taken_ends_the_process_with_14() {
     let config = vec!["electionPortBindRetry=1".to_owned()];
-    let mut ensemble = Ensemble::prepare(OURS, &Shape { servers: 3, observers: 0, config });
+    let mut ensemble = Ensemble::prepare(OURS, &Shape { config, ..Shape::of(3) });
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, ensemble.members[0].election_port)).expect("free a moment ago");
     ensemble.start_one(0);
     assert_eq!(ensemble.members[0].wait().code(), Some(14), "{}", ensemble.words());

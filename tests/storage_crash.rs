@@ -13,7 +13,9 @@ use oxkeeper::storage::recovery::{
     Note, Recovered, RecoveredState, RecoveryError, RecoveryOptions, recover, truncate_logs,
 };
 use oxkeeper::storage::snapshot::{AclIds, SnapshotEnd, SnapshotWriter};
+use oxkeeper::storage::snapshot_file;
 use oxkeeper::types::acl::AclList;
+use oxkeeper::types::compression::Compression;
 use oxkeeper::types::ids::SessionId;
 use oxkeeper::types::time::{Time, WallTime};
 use oxkeeper::types::zxid::Zxid;
@@ -493,6 +495,45 @@ fn truncation_cuts_behind_the_last_txn_that_stays() {
     truncate_logs(&dir.options(), Zxid(5)).unwrap();
     assert!(!dir.path("snapshot.7").exists());
     dir.check(5);
+}
+
+/// The znodes of a tree at a zxid, as [`Dir::check`] counts them.
+fn model_upto(last: u64) -> Model {
+    let dir = Dir::new();
+    dir.put("log.1", &log(1..=last, |_| 20).0);
+    dir.recover().unwrap_or_else(|error| panic!("{error}")).1
+}
+
+#[test]
+fn a_leaders_snapshot_is_durable_before_the_log_behind_it_is_cut_and_named_after() {
+    let write = |bytes: Vec<u8>| {
+        move |mut sink: oxkeeper::storage::compression::Sink| {
+            std::io::Write::write_all(&mut sink, &bytes)?;
+            Ok(sink)
+        }
+    };
+    let bytes = snapshot(&model_upto(3), 3);
+    let dir = Dir::new();
+    dir.put("log.1", &log(1..=5, |_| 20).0);
+
+    // A crash before it has its name: all of the old history.
+    let unnamed = snapshot_file::write_unnamed(&dir.dirs.snapshots(), Zxid(3), Compression::None, write(bytes.clone()));
+    drop(unnamed.unwrap());
+    dir.check(5);
+
+    // A crash behind the cut: what no leader has is gone.
+    let unnamed = snapshot_file::write_unnamed(&dir.dirs.snapshots(), Zxid(3), Compression::None, write(bytes.clone()));
+    truncate_logs(&dir.options(), Zxid(3)).unwrap();
+    drop(unnamed.unwrap());
+    dir.check(3);
+
+    dir.put("log.1", &log(1..=5, |_| 20).0);
+    snapshot_file::install(&dir.options(), Zxid(3), Compression::None, write(bytes)).unwrap();
+    dir.check(3);
+    let (recovered, _) = dir.recover().unwrap();
+    assert!(matches!(recovered.state, RecoveredState::Loaded { snapshot: Some(file), .. } if file.zxid == Zxid(3)));
+    assert!(files::list_logs(&dir.dirs.logs()).unwrap().is_empty(), "what is written next does not follow it");
+    assert_eq!(files::list_snapshots(&dir.dirs.snapshots()).unwrap().len(), 1);
 }
 
 /// A write that the disk has not confirmed.

@@ -213,6 +213,7 @@ fn zab(config: &Config, seed: u64) -> ZabSettings {
             ..LogConfig::default()
         },
         connection_throttle: connection_throttle(&config.connection_throttle),
+        leader_serves: config.leader_serves,
         seed,
     }
 }

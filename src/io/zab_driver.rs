@@ -310,6 +310,7 @@ impl ZabDriver {
         match command {
             Command::ResetServerStats => {
                 self.stats.reset();
+                self.zab.reset_stats();
                 self.log.times = Default::default();
             }
             Command::SetTraceMask(mask) => self.process.set_trace_mask(mask),

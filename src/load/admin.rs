@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::error::{LoadError, code_name};
+use super::failover::Found;
 use super::paths;
 use super::plan::Plan;
 use super::session::{Heard, Phase, Session, Violation};
@@ -26,6 +27,7 @@ const OK: i32 = ErrorCode::Ok.code();
 const NO_NODE: i32 = ErrorCode::NoNode.code();
 const NODE_EXISTS: i32 = ErrorCode::NodeExists.code();
 const NOT_EMPTY: i32 = ErrorCode::NotEmpty.code();
+const MARSHALLING: i32 = ErrorCode::MarshallingError.code();
 
 /// A blocking session. Requests are few here; simplicity goes before speed.
 #[derive(Debug)]
@@ -40,8 +42,8 @@ pub struct Admin {
 type Answer = (i32, Vec<u8>);
 
 impl Admin {
-    /// A session with the first server that gives one. Tries for `connect_timeout`; what is no ZooKeeper is told at
-    /// once.
+    /// A session with the first server that gives one. Tries for `connect_timeout`; when none does, what is no
+    /// ZooKeeper is told at once.
     pub fn connect(plan: &Plan) -> Result<Admin, LoadError> {
         let start = Instant::now();
         loop {
@@ -49,18 +51,18 @@ impl Admin {
             for server in &plan.servers {
                 match Admin::connect_to(*server, plan) {
                     Ok(admin) => return Ok(admin),
-                    Err(error @ LoadError::NotZooKeeper { .. }) => return Err(error),
                     Err(error) => last = Some(error),
                 }
             }
             match last {
+                Some(error @ LoadError::NotZooKeeper { .. }) => return Err(error),
                 Some(error) if start.elapsed() >= plan.connect_timeout => return Err(error),
                 _ => std::thread::sleep(RETRY),
             }
         }
     }
 
-    fn connect_to(server: SocketAddr, plan: &Plan) -> Result<Admin, LoadError> {
+    pub fn connect_to(server: SocketAddr, plan: &Plan) -> Result<Admin, LoadError> {
         let unreachable = |error: std::io::Error| LoadError::Unreachable { server, why: error.to_string() };
         let stream = TcpStream::connect_timeout(&server, plan.connect_timeout).map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
@@ -174,7 +176,7 @@ impl Admin {
 
     /// Removes what runs made below the prefix, and nothing else.
     pub fn sweep(&mut self, prefix: &str) -> Result<(), LoadError> {
-        self.sweep_only(prefix, |name| paths::is_directory(name) || paths::is_watched(name))
+        self.sweep_only(prefix, |name| paths::is_directory(name) || paths::is_single(name))
     }
 
     /// Removes what sessions of earlier runs created in their mix.
@@ -198,6 +200,24 @@ impl Admin {
     pub fn remove(&mut self, items: impl Iterator<Item = String>) -> Result<(), LoadError> {
         let errors = self.all(items, |out, xid, path| encode::delete(out, xid, path, ANY_VERSION))?;
         tolerate("removing znodes", &errors, &[OK, NO_NODE, NOT_EMPTY])
+    }
+
+    /// The znode as the leader knows it; `None`: there is none.
+    pub fn read_latest(&mut self, path: &str) -> Result<Option<Found>, LoadError> {
+        let answer = |err: i32| LoadError::Answer { doing: format!("reading {path}"), error: code_name(err) };
+        let (err, _) = self.call(|out, xid| encode::sync(out, xid, path))?;
+        if err != OK {
+            return Err(answer(err));
+        }
+        let (err, record) = self.call(|out, xid| encode::read(out, xid, OpCode::GetData, path, false))?;
+        match err {
+            OK => {
+                let (data, version) = encode::data_and_version(&record).map_err(|_| answer(MARSHALLING))?;
+                Ok(Some(Found { data: data.to_vec(), version }))
+            }
+            NO_NODE => Ok(None),
+            err => Err(answer(err)),
+        }
     }
 
     fn children(&mut self, path: &str) -> Result<Vec<String>, LoadError> {

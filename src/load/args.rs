@@ -7,7 +7,8 @@ use clap::Args;
 /// Drives any server that speaks ZooKeeper's client protocol, and reports throughput and latencies.
 #[derive(Args, Clone, Debug)]
 pub struct BenchArgs {
-    /// Client ports, HOST:PORT[,HOST:PORT…]; sessions are spread over them and fail over between them
+    /// Client ports, HOST:PORT[,HOST:PORT…]; sessions are spread over them and fail over between them (failover: one
+    /// writer for each, which stays with it)
     #[arg(long, default_value = "127.0.0.1:2181", value_name = "HOST:PORT,…")]
     pub servers: String,
 
@@ -20,12 +21,12 @@ pub struct BenchArgs {
     pub depth: usize,
 
     /// Operations and weights (get, exists, set, create, delete, children, multi, sync), or one of the workloads
-    /// fill, watch, storm, idle
+    /// fill, watch, storm, idle, failover
     #[arg(long, default_value = "get=70,set=30", value_name = "OP=WEIGHT,…")]
     pub mix: String,
 
     /// The same as --mix, for the workloads that stand alone
-    #[arg(long, value_name = "fill|watch|storm|idle", conflicts_with = "mix")]
+    #[arg(long, value_name = "fill|watch|storm|idle|failover", conflicts_with = "mix")]
     pub workload: Option<String>,
 
     /// Bytes of data in each znode
@@ -49,7 +50,7 @@ pub struct BenchArgs {
     pub warmup: String,
 
     /// Operations per second in total, latency counted from the intended time; without it each session sends as soon
-    /// as it is answered
+    /// as it is answered (failover: of each writer, 250 unless told)
     #[arg(long, value_name = "OPS/S")]
     pub rate: Option<f64>,
 

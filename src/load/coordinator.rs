@@ -16,6 +16,7 @@ use signal_hook::flag;
 use super::admin::{self, Admin};
 use super::args::BenchArgs;
 use super::error::{LoadError, code_name};
+use super::failover::{self, read_back::read_back};
 use super::fan_out::FanOut;
 use super::paths::KEYS_PER_DIRECTORY;
 use super::plan::Plan;
@@ -40,10 +41,16 @@ const CLEAN_UP_ATTEMPTS: u32 = 5;
 /// Descriptors besides those of sessions.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// Runs the command. Success means that the run took place, whatever the numbers.
+/// Runs the command. Success means that the run took place, whatever the numbers; but a server that lost an acknowledged
+/// write or applied one twice is no success.
 pub fn run(args: BenchArgs) -> ExitCode {
-    match bench(&args).and_then(|summary| report::write(&args, &summary)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let written = bench(&args).and_then(|summary| report::write(&args, &summary).map(|()| summary));
+    match written {
+        Ok(Summary { failover: Some(failover), .. }) if !failover.is_sound() => {
+            eprint!("{}", failover.accusation());
+            ExitCode::FAILURE
+        }
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("oxkeeper bench: {error}");
             ExitCode::FAILURE
@@ -65,7 +72,11 @@ pub fn bench(args: &BenchArgs) -> Result<Summary, LoadError> {
     let made = prepare(&plan, &mut admin)?;
     admin.close();
     let mut crew = Crew::start(&plan, Interrupt::catch()?)?;
-    let outcome = crew.work(&progress);
+    let mut outcome = crew.work(&progress);
+    if let Ok(Outcome { run: Some(Stage { failover: Some(failover), .. }), .. }) = &mut outcome {
+        progress.state("reading back what was written");
+        read_back(&plan, failover);
+    }
     if !plan.keep && outcome.is_ok() {
         progress.state("cleaning up");
         crew.remove_keys(&progress);
@@ -116,6 +127,11 @@ fn prepare(plan: &Plan, admin: &mut Admin) -> Result<Vec<String>, LoadError> {
     admin.make((0..directories).map(|directory| paths.key_directory(directory)), b"")?;
     if plan.workload == Workload::Watch {
         admin.make(std::iter::once(paths.watched()), &value(plan.value_size, plan.seed))?;
+    }
+    if plan.workload == Workload::Failover {
+        // Fresh ones: their versions count from 0.
+        admin.remove(paths.writers(plan.sessions as u32))?;
+        admin.make(paths.writers(plan.sessions as u32), b"")?;
     }
     Ok(made)
 }
@@ -239,7 +255,9 @@ impl Crew {
             Some(_) if self.interrupt.came() && fill.is_none() => return Err(LoadError::Interrupted),
             Some(work) if !self.interrupt.came() => {
                 let fixed = Some(Fixed { warmup: plan.warmup, duration: plan.duration });
-                let order = Order { work, fixed, rate: plan.rate, may_be_cut: true };
+                // Each writer of a failover has a schedule of its own.
+                let rate = plan.rate.filter(|_| plan.workload != Workload::Failover);
+                let order = Order { work, fixed, rate, may_be_cut: true };
                 Some(self.stretch(order, |op| plan.workload.counts(op), progress)?)
             }
             Some(_) | None => None,
@@ -279,6 +297,7 @@ impl Crew {
             Workload::Mix(_) => Some(Work::Mix),
             Workload::Storm => Some(Work::Storm),
             Workload::Idle => Some(Work::Idle),
+            Workload::Failover => Some(Work::Failover { rate: self.plan.rate.unwrap_or(failover::RATE_DEFAULT) }),
             Workload::Watch => {
                 // The writer is the last session of the last worker.
                 let writer = self.hands.last()?.waker.clone();
@@ -409,6 +428,6 @@ fn work_of(work: &Work, worker: usize, workers: usize) -> Work {
     match work {
         Work::Fill(keys) => Work::Fill(share(keys)),
         Work::Remove(keys) => Work::Remove(share(keys)),
-        Work::Mix | Work::Watch(_) | Work::Storm | Work::Idle => work.clone(),
+        Work::Mix | Work::Watch(_) | Work::Storm | Work::Idle | Work::Failover { .. } => work.clone(),
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::types::ids::SessionId;
 use crate::types::path;
+use crate::types::stat::Stat;
 use crate::types::zxid::Zxid;
 use crate::wire::client::{MultiHeader, OpCode, xid};
 use crate::wire::jute::{Reader, Write};
@@ -43,6 +44,22 @@ pub enum Fault {
     },
     /// Sets are refused.
     NoAuth,
+    /// Breaks the connection of every so manieth set, `BREAKS_MAX` times, behind the set.
+    BreaksBehind {
+        sets: u64,
+    },
+    /// Forgets all sessions and breaks all connections behind this set.
+    ExpiresBehind {
+        sets: u64,
+    },
+    /// Says that it has done this set, and has not.
+    LosesSet {
+        sets: u64,
+    },
+    /// Does this set twice.
+    DoublesSet {
+        sets: u64,
+    },
 }
 
 const BREAKS_MAX: u64 = 10;
@@ -50,6 +67,9 @@ const BREAKS_MAX: u64 = 10;
 #[derive(Debug, Default)]
 struct State {
     gets: u64,
+    sets: u64,
+    /// Data and version of what was set.
+    data: BTreeMap<String, (Vec<u8>, i32)>,
     paths: BTreeSet<String>,
     zxid: u64,
     sessions: BTreeSet<i64>,
@@ -76,9 +96,18 @@ impl Fake {
 
     /// A server on a port of its own, for as long as the process lives.
     pub fn with_timeout(fault: Fault, timeout_ms: i32) -> Fake {
+        Fake::start_on(Arc::default(), fault, timeout_ms)
+    }
+
+    /// Another server with the same tree and the same sessions.
+    pub fn beside(&self, fault: Fault) -> Fake {
+        Fake::start_on(self.state.clone(), fault, self.timeout_ms)
+    }
+
+    fn start_on(state: Arc<Mutex<State>>, fault: Fault, timeout_ms: i32) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let fake = Fake { address, state: Arc::default(), fault, timeout_ms };
+        let fake = Fake { address, state, fault, timeout_ms };
         let server = fake.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -173,13 +202,19 @@ impl Fake {
                 {
                     return None;
                 }
-                Fault::Expires { gets } if op == OpCode::GetData && state.gets == gets => {
-                    state.sessions.clear();
-                    state.connections.values().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
-                }
+                Fault::Expires { gets } if op == OpCode::GetData && state.gets == gets => state.expire_all(),
                 _ => {}
             }
             let (err, record) = state.apply(self.fault, number, op, reader)?;
+            match self.fault {
+                Fault::BreaksBehind { sets }
+                    if op == OpCode::SetData && state.sets.is_multiple_of(sets) && state.sets / sets <= BREAKS_MAX =>
+                {
+                    return None;
+                }
+                Fault::ExpiresBehind { sets } if op == OpCode::SetData && state.sets == sets => state.expire_all(),
+                _ => {}
+            }
             let mut zxid = state.zxid;
             match self.fault {
                 Fault::WrongXid { after } if count == after => xid += 1,
@@ -239,6 +274,7 @@ impl State {
             OpCode::Delete if children.peek().is_some() => NOT_EMPTY,
             OpCode::Delete => {
                 self.paths.remove(&path);
+                self.data.remove(&path);
                 0
             }
             OpCode::GetChildren => {
@@ -250,6 +286,7 @@ impl State {
             }
             OpCode::SetData if fault == Fault::NoAuth => NO_AUTH,
             OpCode::SetData => {
+                record.put_stat(&self.set(fault, &path, reader.buffer().ok()?.unwrap_or_default()));
                 self.fire(&path);
                 0
             }
@@ -261,9 +298,34 @@ impl State {
                 self.watches.entry(path).or_default().push((number, false));
                 0
             }
+            OpCode::GetData => {
+                let (data, version) = self.data.get(&path).cloned().unwrap_or_default();
+                record.put_buffer(Some(&data));
+                record.put_stat(&Stat { version, ..Stat::default() });
+                0
+            }
             _ => 0,
         };
         Some((err, record))
+    }
+
+    fn expire_all(&mut self) {
+        self.sessions.clear();
+        self.connections.values().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+    }
+
+    fn set(&mut self, fault: Fault, path: &str, data: &[u8]) -> Stat {
+        self.sets += 1;
+        let (stands, version) = self.data.entry(path.to_owned()).or_default();
+        match fault {
+            Fault::LosesSet { sets } if sets == self.sets => {
+                return Stat { version: *version + 1, ..Stat::default() };
+            }
+            Fault::DoublesSet { sets } if sets == self.sets => *version += 2,
+            _ => *version += 1,
+        }
+        *stands = data.to_vec();
+        Stat { version: *version, ..Stat::default() }
     }
 
     fn fire(&mut self, path: &str) {

@@ -8,6 +8,7 @@ pub mod args;
 mod admin;
 mod coordinator;
 mod error;
+mod failover;
 mod fan_out;
 mod keys;
 mod paths;

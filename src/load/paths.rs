@@ -4,6 +4,7 @@
 //! PREFIX/d000012/k00001234     key 1234, a hundred keys to a directory
 //! PREFIX/s000003/c000000017    the 17th znode that session 3 created in the mix
 //! PREFIX/watched               the znode of the watch workload
+//! PREFIX/w000002               the znode of writer 2 in the failover workload
 //! ```
 
 /// Keys to a directory, so that `children` has an answer of ordinary size.
@@ -48,6 +49,11 @@ impl Paths {
         format!("{}/{WATCHED}", self.prefix)
     }
 
+    /// Those of so many writers.
+    pub fn writers(&self, count: u32) -> impl Iterator<Item = String> {
+        (0..count).map(|writer| format!("{}/w{writer:06}", self.prefix))
+    }
+
     pub fn key_pattern(&self) -> String {
         format!("{}/{KEY_PATTERN}", self.prefix)
     }
@@ -68,8 +74,8 @@ pub fn is_own_directory(name: &str) -> bool {
 }
 
 /// Whether a child of the prefix is a single znode of ours.
-pub fn is_watched(name: &str) -> bool {
-    name == WATCHED
+pub fn is_single(name: &str) -> bool {
+    name == WATCHED || is_numbered(name, 'w', 6)
 }
 
 /// Whether a child of such a directory is ours.
@@ -96,5 +102,6 @@ mod tests {
             assert!(!is_directory(foreign), "{foreign}");
         }
         assert!(!is_leaf("d000012"));
+        assert!(paths.writers(3).all(|path| is_single(path.trim_start_matches("/bench/"))) && !is_single("w1"));
     }
 }

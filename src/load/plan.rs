@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::args::BenchArgs;
 use super::error::LoadError;
+use super::failover;
 use super::keys::KeyDistribution;
 use super::paths::{KEYS_MAX, Paths, SESSIONS_MAX};
 use super::workload::Workload;
@@ -33,7 +34,7 @@ pub struct Plan {
     pub distribution: KeyDistribution,
     pub duration: Duration,
     pub warmup: Duration,
-    /// Operations per second in total.
+    /// Operations per second in total; of each writer in `Workload::Failover`, where it is always there.
     pub rate: Option<f64>,
     /// Never more than sessions.
     pub threads: usize,
@@ -51,8 +52,14 @@ pub struct Plan {
 impl Plan {
     pub fn new(args: &BenchArgs) -> Result<Plan, LoadError> {
         let workload = Workload::parse(args.workload.as_deref().unwrap_or(&args.mix))?;
-        let sessions = in_range("--sessions", args.sessions, SESSIONS_MAX as usize)?;
-        let threads = in_range("--threads", args.threads, THREADS_MAX)?.min(sessions);
+        let servers = servers(&args.servers)?;
+        let stays = workload == Workload::Failover;
+        let sessions = match stays {
+            true => servers.len(),
+            false => in_range("--sessions", args.sessions, SESSIONS_MAX as usize)?,
+        };
+        // The writers of all servers share a thread, so that the time of one acknowledgement is that of all.
+        let threads = if stays { 1 } else { in_range("--threads", args.threads, THREADS_MAX)?.min(sessions) };
         let value_size = args.value_size;
         if value_size > VALUE_BYTES_MAX {
             return Err(argument("--value-size", value_size, &format!("at most {VALUE_BYTES_MAX} bytes")));
@@ -70,7 +77,7 @@ impl Plan {
         }
         let session_timeout = duration("--session-timeout", &args.session_timeout)?;
         Ok(Plan {
-            servers: servers(&args.servers)?,
+            servers,
             sessions,
             depth: in_range("--depth", args.depth, DEPTH_MAX)?,
             workload,
@@ -79,7 +86,7 @@ impl Plan {
             distribution: KeyDistribution::parse(&args.key_distribution)?,
             duration: not_zero("--duration", &args.duration)?,
             warmup: duration("--warmup", &args.warmup)?,
-            rate: args.rate,
+            rate: args.rate.or(stays.then_some(failover::RATE_DEFAULT)),
             threads,
             paths: Paths { prefix: prefix(&args.prefix)? },
             fill,
@@ -192,6 +199,13 @@ mod tests {
         let plan = plan("").unwrap();
         assert_eq!(plan.servers, ["127.0.0.1:2181".parse().unwrap()]);
         assert_eq!((plan.keys, plan.prepared_keys(), plan.threads), (1000, 1000, 1));
+    }
+
+    #[test]
+    fn failover_has_a_writer_for_each_server_and_a_pace() {
+        let plan = plan("--workload failover --servers 127.0.0.1:1,127.0.0.1:2,127.0.0.1:3 --threads 4").unwrap();
+        assert_eq!((plan.sessions, plan.threads, plan.rate), (3, 1, Some(250.0)));
+        assert_eq!(plan.prepared_keys(), 0);
     }
 
     #[test]

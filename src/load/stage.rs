@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::Serialize;
 
+use super::failover::Failover;
 use super::stats::{Interval, OpStats};
 use super::worker::Report;
 use super::workload::Op;
@@ -97,6 +98,7 @@ pub struct Stage {
     pub total: Interval,
     pub seconds: Vec<Second>,
     pub unsent: u64,
+    pub failover: Option<Box<Failover>>,
     pub cpu: Cpu,
     pub wall: Duration,
     /// What throughput is counted over.
@@ -116,6 +118,7 @@ impl Stage {
             total: Interval::default(),
             seconds: Vec::new(),
             unsent: 0,
+            failover: None,
             cpu: Cpu::default(),
             wall: Duration::ZERO,
             duration: Duration::ZERO,
@@ -140,6 +143,7 @@ impl Stage {
                     *told = second + 1;
                 }
             }
+            Report::Failover(failover) => self.failover = Some(failover),
             Report::Done { unsent } => {
                 self.unsent += unsent;
                 if let Some(told) = self.told.get_mut(worker) {

@@ -6,7 +6,7 @@ use super::args::BenchArgs;
 use super::coordinator::bench;
 use super::error::LoadError;
 use super::fake::{Fake, Fault};
-use super::report::{Row, StageSummary, Summary};
+use super::report::{FailoverSummary, Row, StageSummary, Summary};
 
 #[derive(Parser)]
 struct Cli {
@@ -187,4 +187,67 @@ fn what_keeps_a_run_from_running_is_told() {
     let words = ["bench".to_owned(), format!("--servers={nobody}"), "--connect-timeout=200ms".to_owned()];
     let error = bench(&Cli::parse_from(words).args).unwrap_err().to_string();
     assert!(error.contains("cannot connect") && error.contains("Is a server running there?"), "{error}");
+}
+
+const FAILOVER: &str = "--workload failover --depth 1 --rate 500";
+
+fn failover(fault: Fault) -> FailoverSummary {
+    let broken = Fake::start(fault);
+    let fine = broken.beside(Fault::None);
+    let summary = run_on(&[&broken, &fine], FAILOVER).unwrap();
+    assert_eq!(fine.paths(), Vec::<String>::new(), "{fault:?}: something is left");
+    summary.failover.unwrap()
+}
+
+#[test]
+fn a_writer_at_each_server_keeps_its_pace() {
+    let first = Fake::start(Fault::None);
+    let others = [first.beside(Fault::None), first.beside(Fault::None)];
+    let summary = run_on(&[&first, &others[0], &others[1]], FAILOVER).unwrap();
+    let failover = summary.failover.unwrap();
+    assert!(failover.is_sound(), "{}", failover.accusation());
+    assert_eq!(failover.writers.len(), 3);
+    for writer in &failover.writers {
+        let due = writer.acknowledged + writer.skipped;
+        assert!((120..=176).contains(&due), "{due} of 350 ms at 500/s");
+        assert_eq!((writer.disconnects, writer.unknown, writer.expired), (0, 0, 0));
+        assert!(writer.longest_gap.length_ms > 0.0 && writer.longest_gap.length_ms < 350.0);
+        assert!(writer.pause_of_others.unwrap().length_ms <= writer.longest_gap.length_ms.max(350.0));
+    }
+    assert_eq!(summary.run.unwrap().ops[0].op, "set");
+}
+
+#[test]
+fn a_writer_comes_back_to_its_own_server_and_resumes_its_session() {
+    let failover = failover(Fault::BreaksBehind { sets: 20 });
+    let [broken, fine] = &failover.writers[..] else { panic!("two writers") };
+    assert!(broken.disconnects > 0);
+    assert_eq!(broken.resumed, broken.disconnects);
+    assert_eq!((broken.unknown, broken.unknown_applied), (broken.disconnects, broken.disconnects));
+    assert_eq!((fine.disconnects, fine.unknown), (0, 0));
+    assert!(failover.is_sound(), "{}", failover.accusation());
+}
+
+#[test]
+fn an_expired_session_is_counted_and_replaced() {
+    let failover = failover(Fault::ExpiresBehind { sets: 60 });
+    for writer in &failover.writers {
+        assert_eq!((writer.disconnects, writer.expired, writer.resumed), (1, 1, 0));
+    }
+    assert!(failover.is_sound(), "{}", failover.accusation());
+}
+
+#[test]
+fn a_lost_set_and_a_doubled_one_are_told() {
+    let check = |fault, lost, doubled| {
+        let fake = Fake::start(fault);
+        let failover = run_on(&[&fake], FAILOVER).unwrap().failover.unwrap();
+        assert_eq!((failover.lost, failover.doubled), (lost, doubled), "{fault:?}");
+        assert!(!failover.is_sound());
+        let accusation = failover.accusation();
+        assert!(accusation.contains(if lost > 0 { "LOST: 1" } else { "DOUBLED: 1" }), "{accusation}");
+        assert!(accusation.contains("writer 0: set"), "{accusation}");
+    };
+    check(Fault::LosesSet { sets: 60 }, 1, 0);
+    check(Fault::DoublesSet { sets: 60 }, 0, 1);
 }

@@ -95,6 +95,8 @@ pub enum Workload {
     Storm,
     /// Hold sessions open and ping.
     Idle,
+    /// One paced writer at each server, for what happens when servers go.
+    Failover,
 }
 
 impl Workload {
@@ -105,6 +107,7 @@ impl Workload {
             "watch" => Ok(Workload::Watch),
             "storm" => Ok(Workload::Storm),
             "idle" => Ok(Workload::Idle),
+            "failover" => Ok(Workload::Failover),
             mix => Mix::parse(mix).map(Workload::Mix),
         }
     }
@@ -116,6 +119,7 @@ impl Workload {
             Workload::Watch => "watch".into(),
             Workload::Storm => "storm".into(),
             Workload::Idle => "idle".into(),
+            Workload::Failover => "failover".into(),
         }
     }
 
@@ -127,20 +131,21 @@ impl Workload {
             Workload::Watch => op == Op::Event,
             Workload::Storm => op == Op::Connect,
             Workload::Idle => op == Op::Ping,
+            Workload::Failover => op == Op::Set,
         }
     }
 
     pub fn needs_keys(&self) -> bool {
         match self {
             Workload::Mix(mix) => mix.weights.iter().any(|(op, _)| op.needs_keys()),
-            Workload::Fill | Workload::Watch | Workload::Storm | Workload::Idle => false,
+            Workload::Fill | Workload::Watch | Workload::Storm | Workload::Idle | Workload::Failover => false,
         }
     }
 
     pub fn creates(&self) -> bool {
         match self {
             Workload::Mix(mix) => mix.weights.iter().any(|(op, _)| matches!(op, Op::Create | Op::Delete)),
-            Workload::Fill | Workload::Watch | Workload::Storm | Workload::Idle => false,
+            Workload::Fill | Workload::Watch | Workload::Storm | Workload::Idle | Workload::Failover => false,
         }
     }
 }
@@ -194,7 +199,7 @@ impl Mix {
 
 fn unknown(name: &str) -> String {
     match name {
-        "fill" | "watch" | "storm" | "idle" => "it is a workload of its own; name it alone".to_owned(),
+        "fill" | "watch" | "storm" | "idle" | "failover" => "it is a workload of its own; name it alone".to_owned(),
         _ => format!("operations are {}", MIXABLE.map(Op::name).join(", ")),
     }
 }

@@ -70,6 +70,7 @@ fn settings() -> ZabSettings {
         },
         log: LogConfig { stretch_bytes: 64 << 20, ahead_bytes: 0, ..LogConfig::default() },
         connection_throttle: ThrottleSettings::default(),
+        leader_serves: true,
         seed: 1,
     }
 }

@@ -3,10 +3,14 @@
 //! What concerns sockets and other files leaves at once. What concerns tree, log and sessions waits in line: an entry needs room
 //! in the log, and while the files themselves are worked on nothing else may happen to them.
 
+use smallvec::SmallVec;
+
 use super::pipeline::{Now, Output, ZabCore};
 use crate::storage::log;
+use crate::types::limits;
 use crate::types::time::Time;
 use crate::types::zxid::Zxid;
+use crate::wire::peek;
 use crate::zab::transport::SocketId;
 use crate::zab::{self, RoleName, Zab};
 
@@ -85,25 +89,33 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
                 zab::Output::ReadLog { socket, after, upto } => out.push(Output::ReadLog { socket, after, upto }),
                 zab::Output::ReadOn { socket } => out.push(Output::ReadOn { socket }),
                 zab::Output::CancelRead { socket } => {
-                    let is_of_it = |waiting: &zab::Output| matches!(waiting, zab::Output::ReadSnapshot { socket: at } if *at == socket);
-                    self.waiting.retain(|waiting| !is_of_it(waiting));
+                    self.forget_waiting(
+                        |waiting| matches!(waiting, zab::Output::ReadSnapshot { socket: of } if *of == socket),
+                    );
                     out.push(Output::CancelRead { socket });
                 }
                 zab::Output::LinkClosed { socket } => {
                     // Whoever is behind it asks again over another link, so nothing of this one may take effect any more.
-                    self.waiting.retain(|waiting| !is_request_of(waiting, socket));
+                    self.forget_waiting(|waiting| is_request_of(waiting, socket));
                     self.waiting.push_back(zab::Output::LinkClosed { socket });
                 }
                 zab::Output::Fatal { what } => out.push(Output::Fatal { what }),
                 output @ zab::Output::Settle => {
                     // Whoever asked a leader that is none any more asks the next one.
-                    self.waiting.retain(|waiting| !is_asked_of_leader(waiting));
+                    self.forget_waiting(is_asked_of_leader);
                     self.waiting.push_back(output);
                 }
-                output => self.waiting.push_back(output),
+                output => {
+                    self.waiting_bytes += bytes_of(&output);
+                    self.waiting.push_back(output);
+                }
             }
         }
         self.zab.out = outputs;
+    }
+
+    fn forget_waiting(&mut self, is_moot: impl Fn(&zab::Output) -> bool) {
+        self.waiting.retain(|waiting| !is_moot(waiting));
         self.waiting_bytes = self.waiting.iter().map(bytes_of).sum();
     }
 
@@ -126,6 +138,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     /// The next wish of the agreement machine, if it can be fulfilled now.
     fn next_waiting(&mut self) -> Option<zab::Output> {
+        if self.waiting.len() > 1 && self.warmed == 0 {
+            self.warm_waiting();
+        }
         let can_be_done = match self.waiting.front()? {
             zab::Output::Append { .. } | zab::Output::Request { .. } => self.install.is_idle() && self.has_room(),
             zab::Output::LoadPiece { .. } | zab::Output::LoadEnd | zab::Output::Settle => true,
@@ -133,7 +148,23 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         };
         let output = if can_be_done { self.waiting.pop_front()? } else { return None };
         self.waiting_bytes -= bytes_of(&output);
+        self.warmed = self.warmed.saturating_sub(1);
         Some(output)
+    }
+
+    /// Fetches from memory what the next txns and requests will look at.
+    fn warm_waiting(&mut self) {
+        let path = |output| match output {
+            &zab::Output::Append { zxid } => peek::txn_path(self.zab.txn(zxid)?),
+            zab::Output::Request { request, .. } => peek::first_path(&request.body),
+            _ => None,
+        };
+        let next = self.waiting.iter().take(limits::WARMED_AT_ONCE);
+        let paths: SmallVec<[&str; limits::WARMED_AT_ONCE]> = next.filter_map(path).collect();
+        if paths.len() > 1 {
+            self.tree.warm(&paths);
+        }
+        self.warmed = self.waiting.len().min(limits::WARMED_AT_ONCE);
     }
 
     fn on_zab(&mut self, now: Now, output: zab::Output, out: &mut Vec<Output<B>>) {

@@ -30,6 +30,8 @@ pub(super) enum Install {
     Loading(Box<Load>),
     /// The log finishes its files before they are worked on.
     ClosingLog(Work),
+    /// A snapshot of the old tree is being written still.
+    LogClosed(Work),
     /// The files are worked on.
     Working(Work),
 }
@@ -112,6 +114,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             RoleName::Following | RoleName::Observing => self.hand_over_again(now),
             RoleName::Looking => {}
         }
+        if role == RoleName::Leading && !self.settings.leader_serves {
+            return self.tell_all(Tell::Shun, out);
+        }
         self.is_frozen = false;
         self.tell_all(Tell::Thaw { forwards_syncs: role != RoleName::Leading }, out);
     }
@@ -142,22 +147,36 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     /// The log has finished its files: it is their turn, or the end.
     pub(super) fn on_log_closed(&mut self, out: &mut Vec<Output<B>>) {
         match std::mem::replace(&mut self.install, Install::Idle) {
-            Install::ClosingLog(Work::Truncate(job)) => {
-                out.push(Output::Truncate(job));
-                self.install = Install::Working(Work::Truncate(job));
-            }
-            Install::ClosingLog(Work::Replace { tree, zxid }) => {
-                let digest = tree.settings().digest_enabled.then(|| tree.digest());
-                let mut reader = tree.reader().expect("nobody reads it yet");
-                reader.hold();
-                out.push(Output::Install(SnapshotJob { reader, zxid, digest }));
-                self.install = Install::Working(Work::Replace { tree, zxid });
+            Install::ClosingLog(work) => {
+                self.install = Install::LogClosed(work);
+                self.start_work(out);
             }
             install => {
                 self.install = install;
                 self.publish_committed(out);
                 out.push(Output::Stopped);
             }
+        }
+    }
+
+    /// A snapshot that was begun is finished first: later it would be one that no log continues.
+    pub(super) fn start_work(&mut self, out: &mut Vec<Output<B>>) {
+        if self.snapshots.is_running() {
+            return;
+        }
+        match std::mem::replace(&mut self.install, Install::Idle) {
+            Install::LogClosed(Work::Truncate(job)) => {
+                out.push(Output::Truncate(job));
+                self.install = Install::Working(Work::Truncate(job));
+            }
+            Install::LogClosed(Work::Replace { tree, zxid }) => {
+                let digest = tree.settings().digest_enabled.then(|| tree.digest());
+                let mut reader = tree.reader().expect("nobody reads it yet");
+                reader.hold();
+                out.push(Output::Install(SnapshotJob { reader, zxid, digest }));
+                self.install = Install::Working(Work::Replace { tree, zxid });
+            }
+            install => self.install = install,
         }
     }
 

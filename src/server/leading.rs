@@ -179,6 +179,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         self.log.append(header.zxid, &self.entry, &mut self.log_out);
         debug_assert!(self.log.unflushed_bytes() <= in_flight_bytes_max(self.settings.entry_bytes_max));
         let txn = payload_of(&self.entry).expect("it was framed above");
+        self.proposal_size.record(txn.len());
         self.zab.step(now.time, zab::Input::Propose { zxid: header.zxid, txn });
         if self.is_member && header.zxid.counter() == RESIGN_AT_COUNTER {
             self.zab.step(now.time, zab::Input::Resign);
@@ -295,7 +296,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         if *op == OpCode::Sync as i32 {
             return self.step_zab(now, zab::Input::Sync { socket }, out);
         }
-        if let Some(timeout) = body.first_chunk::<4>().filter(|_| *op == txn_type::CREATE_SESSION) {
+        let is_open = *op == txn_type::CREATE_SESSION;
+        if let Some(timeout) = body.first_chunk::<4>().filter(|_| is_open && self.log.accepts_sessions()) {
             self.create_session(now, session, cxid, i32::from_be_bytes(*timeout), owner, None);
             return;
         }
@@ -305,7 +307,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             }
             op => {
                 // It waits for a txn, whatever it was.
-                let error = if op.is_some() { ErrorCode::NotReadOnly } else { ErrorCode::Unimplemented };
+                let is_known = is_open || op.is_some();
+                let error = if is_known { ErrorCode::NotReadOnly } else { ErrorCode::Unimplemented };
                 let header = self.next_header(now, session, cxid);
                 self.refuse(now, &header, error, Publishing::default());
             }

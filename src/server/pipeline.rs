@@ -33,6 +33,7 @@ use crate::tree::publication::{Block, Origin, Publisher};
 use crate::tree::store::Reader as TreeReader;
 use crate::types::ids::{ServerId, SessionId, ShardId};
 use crate::types::limits;
+use crate::types::summary::SizeStats;
 use crate::types::time::{Time, WallTime};
 use crate::types::zxid::Zxid;
 use crate::wire::peek;
@@ -65,6 +66,8 @@ pub struct ZabSettings {
     pub containers: ContainerSettings,
     pub log: LogConfig,
     pub connection_throttle: ThrottleSettings,
+    /// `leaderServes`: a leader has clients of its own.
+    pub leader_serves: bool,
     /// Seeds what is drawn at random.
     pub seed: u64,
 }
@@ -204,6 +207,8 @@ pub struct ZabCore<B> {
     pub(super) waiting: VecDeque<zab::Output>,
     /// Of the requests among them.
     pub(super) waiting_bytes: usize,
+    /// So many of the next ones have what they need close at hand.
+    pub(super) warmed: usize,
     pub(super) role: RoleName,
     /// The last one that was established.
     pub(super) leader: ServerId,
@@ -244,6 +249,8 @@ pub struct ZabCore<B> {
     pub(super) digests: VecDeque<(Zxid, u64)>,
     /// Txns that did not lead to the digest that the leader had.
     pub(super) digest_mismatches: u64,
+    /// Of the txns that were proposed here, as payloads.
+    pub(super) proposal_size: SizeStats,
     pub(super) snapshots: SnapshotSchedule,
     pub(super) reaper: Reaper,
     pub(super) expired: Vec<SessionId>,
@@ -322,6 +329,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             zab,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            warmed: 0,
             role: RoleName::Looking,
             leader,
             is_member: false,
@@ -344,6 +352,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             committed_digest,
             digests: VecDeque::new(),
             digest_mismatches: 0,
+            proposal_size: SizeStats::default(),
             expired: Vec::new(),
             reclaim_at: None,
             held: VecDeque::new(),
@@ -374,13 +383,18 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         self.digests.iter().copied()
     }
 
+    /// `srst`.
+    pub fn reset_stats(&mut self) {
+        self.proposal_size = SizeStats::default();
+    }
+
     pub fn leases(&self) -> &Leases {
         &self.leases
     }
 
     pub fn step(&mut self, now: Now, input: Input<'_, B>, out: &mut Vec<Output<B>>) {
         match input {
-            Input::Batch { shard, batch } => return self.on_batch(now, shard, batch, out),
+            Input::Batch { shard, batch } => self.on_batch(now, shard, batch, out),
             Input::Log(input) => self.log.step(now.time, input, &mut self.log_out),
             Input::Socket(input) => self.step_zab(now, zab::Input::Socket(input), out),
             Input::EpochsStored(epochs) => self.step_zab(now, zab::Input::EpochsStored(epochs), out),
@@ -390,8 +404,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             }
             Input::Truncated { tree } => self.on_truncated(now, *tree, out),
             Input::Installed { bytes } => self.on_installed(now, bytes, out),
-            Input::EndOfTurn => return self.end_turn(now, out),
-            Input::SnapshotDone { bytes } => return self.snapshots.on_done(bytes),
+            Input::EndOfTurn => {
+                self.end_turn(now, out);
+                return self.look_at_shards(now, out);
+            }
+            Input::SnapshotDone { bytes } => {
+                self.snapshots.on_done(bytes);
+                self.start_work(out);
+            }
             Input::Stalled(stall) => {
                 self.leases.push_out(stall);
                 self.step_zab(now, zab::Input::Stalled(stall), out);
@@ -401,6 +421,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         }
         self.carry_out(now, out);
         self.go_on(now, out);
+        self.look_at_shards(now, out);
+    }
+
+    /// What is published has to be followed.
+    fn look_at_shards(&mut self, now: Now, out: &mut Vec<Output<B>>) {
         if self.stalls.is_stuck(now.time, self.tree.published(), || self.tree.adopted_by_all()) {
             let seconds = limits::SHARD_STALL_LIMIT.as_secs();
             let what =
@@ -442,7 +467,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             true => [self.leases.next_deadline(), Some(self.reaper.deadline())],
             false => [None, None],
         };
-        let others = [self.log.deadline(), self.reclaim_at, self.zab.machine.deadline(), self.stalls.deadline()];
+        let others = [self.log.deadline(), self.reclaim_at, self.stalls.deadline(), self.zab.machine.deadline()];
         logged.into_iter().chain(others).flatten().min()
     }
 

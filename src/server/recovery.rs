@@ -130,12 +130,18 @@ impl Replay for TreeReplay {
 
     fn passed(&mut self, zxid: Zxid, payload: &[u8]) {
         let Some(history) = &mut self.history else { return };
-        if history::is_next(history.last(), zxid) {
+        let is_behind_snapshot = zxid > self.zxid;
+        if is_behind_snapshot && history.last() < self.zxid {
+            // The log does not hold what the snapshot ends with.
+            history.restart(self.zxid);
+        }
+        // A new epoch may have begun with a leader's snapshot that took the place of what this log does not hold: only
+        // behind the newest snapshot that cannot be.
+        let is_known = is_behind_snapshot || zxid.epoch() == history.last().epoch();
+        if is_known && history::is_next(history.last(), zxid) {
             history.append(zxid, payload);
             history.forget(zxid);
         } else {
-            // The first one that is read, or one behind a stretch that only the snapshot has: what came before it is not
-            // known here.
             history.restart(zxid);
         }
     }
@@ -164,6 +170,9 @@ impl Replay for TreeReplay {
     fn snapshot_loaded(&mut self, zxid: Zxid, digest: Option<SnapshotDigest>) {
         self.loading();
         self.zxid = zxid;
+        if let Some(history) = &mut self.history {
+            history.restart(zxid);
+        }
         let digest = digest.filter(|digest| digest.digest.version == DIGEST_VERSION);
         self.compared_from = digest.map(|digest| digest.zxid.max(zxid));
         let loaded = self.replaying();
@@ -244,3 +253,6 @@ pub fn truncate(options: &RecoveryOptions, settings: &TreeSettings, job: Truncat
     }
     Ok(tree)
 }
+
+#[cfg(test)]
+mod tests;

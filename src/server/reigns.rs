@@ -2,6 +2,7 @@
 //! from outside the agreement machine, by where it stands from turn to turn.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::stats::ZabStats;
 use super::status::LeaderStatus;
@@ -10,6 +11,9 @@ use crate::types::zxid::Zxid;
 use crate::zab::link::LearnerLink;
 use crate::zab::transport::SocketId;
 use crate::zab::{Phase, RoleName, Zab};
+
+/// How often a member that serves nobody says so.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Where a member stood when it was last looked at.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub struct Reigns {
     phase_since: Time,
     /// Clients are not served since then.
     unavailable_since: Option<Time>,
+    /// When that was complained about last.
+    said: Time,
     head: Zxid,
     committed: Zxid,
     /// Learners that have what we began with, and whether they came to it by a snapshot.
@@ -43,6 +49,7 @@ impl Reigns {
             role_since: now,
             phase_since: now,
             unavailable_since: Some(now),
+            said: now,
             head: zab.history().last(),
             committed: zab.committed(),
             learners: BTreeMap::new(),
@@ -51,6 +58,7 @@ impl Reigns {
 
     /// To be called once a turn.
     pub fn on_turn(&mut self, now: Time, zab: &Zab, stats: &mut ZabStats) {
+        self.complain(now);
         let (role, phase) = (zab.role(), zab.phase());
         if role != self.role {
             self.on_role(now, role, stats);
@@ -61,6 +69,23 @@ impl Reigns {
         self.count_txns(zab, stats);
         if role == RoleName::Leading {
             self.count_syncs(zab, stats);
+        }
+    }
+
+    /// A member that is without a leader for long says so, again and again.
+    fn complain(&mut self, now: Time) {
+        if let Some(since) = self.unavailable_since
+            && now >= self.said + COMPLAIN_EVERY
+            && now >= since + COMPLAIN_EVERY
+        {
+            self.said = now;
+            let seconds = now.saturating_since(since).as_secs();
+            tracing::warn!(
+                seconds,
+                phase = ?self.phase,
+                "no client is served: there is no leader, or it is out of reach. A majority of the voters must run and reach \
+                 each other on their election and quorum ports"
+            );
         }
     }
 
@@ -80,6 +105,8 @@ impl Reigns {
     fn on_phase(&mut self, now: Time, phase: Phase, stats: &mut ZabStats) {
         if phase == Phase::Broadcast {
             if let Some(since) = self.unavailable_since.take() {
+                let without_ms = now.saturating_since(since).as_millis() as u64;
+                tracing::info!(role = self.role_name(), without_ms, "clients are served");
                 stats.unavailable_time.record(micros(now, since));
                 stats.leader_unavailable_time.record(micros(now, since));
             }
@@ -92,6 +119,15 @@ impl Reigns {
             }
         }
         (self.phase, self.phase_since) = (phase, now);
+    }
+
+    fn role_name(&self) -> &'static str {
+        match self.role {
+            RoleName::Looking => "looking",
+            RoleName::Leading => "leader",
+            RoleName::Following => "follower",
+            RoleName::Observing => "observer",
+        }
     }
 
     fn count_txns(&mut self, zab: &Zab, stats: &mut ZabStats) {

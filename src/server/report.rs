@@ -17,7 +17,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         ZabStatus {
             mode: self.mode(),
             zxid: self.tree().published(),
-            stats: ZabStats { digest_mismatches_count: self.digest_mismatches, ..stats },
+            stats: ZabStats {
+                digest_mismatches_count: self.digest_mismatches,
+                proposal_size: self.proposal_size,
+                ..stats
+            },
             // The root stands in Java's map twice.
             znode_count: counts.znodes + 1,
             ephemerals_count: counts.ephemerals,

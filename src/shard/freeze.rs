@@ -24,6 +24,8 @@ const PATIENCE_DIVISOR: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Freeze {
     since: Option<Time>,
+    /// Nobody waits: this server is not the one to wait for.
+    shuns: bool,
     deadlines: BinaryHeap<Reverse<(Time, ConnectionId)>>,
 }
 
@@ -38,6 +40,9 @@ impl Freeze {
 
     /// Until when a client with this timeout waits.
     fn patience(&self, now: Time, timeout_ms: i32) -> Time {
+        if self.shuns {
+            return now;
+        }
         let patience = std::time::Duration::from_millis(timeout_ms.max(0) as u64) / PATIENCE_DIVISOR;
         self.since.unwrap_or(now) + patience
     }
@@ -51,11 +56,22 @@ impl Shard {
     pub(super) fn on_freeze(&mut self, now: Time) {
         let freeze = &mut self.desk.freeze;
         freeze.since.get_or_insert(now);
+        freeze.shuns = false;
         for (id, connection) in &self.connections {
             if let Phase::Established { timeout_ms, .. } = connection.phase {
                 let until = freeze.patience(now, timeout_ms);
                 freeze.let_go_at(until, *id);
             }
+        }
+    }
+
+    pub(super) fn on_shun(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.on_freeze(now);
+        self.desk.freeze.shuns = true;
+        let clients = self.connections.values().filter(|connection| connection.session().is_some());
+        let clients: Vec<ConnectionId> = clients.map(|connection| connection.id).collect();
+        for id in clients {
+            self.carry_out(id, Next::Close, out);
         }
     }
 

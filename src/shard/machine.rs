@@ -363,6 +363,7 @@ impl Shard {
                 }
             }
             Tell::Freeze => self.on_freeze(now),
+            Tell::Shun => self.on_shun(now, out),
             Tell::Thaw { forwards_syncs } => {
                 self.desk.forwards_syncs = forwards_syncs;
                 self.desk.freeze = Freeze::default();

@@ -85,8 +85,27 @@ pub enum Tell {
     Undecided { connection: ConnectionId },
     /// There is no leader: clients wait, and hear nothing but answers to pings.
     Freeze,
+    /// This server leads and serves nobody meanwhile (`leaderServes=no`): clients go elsewhere at once.
+    Shun,
     /// There is one. `forwards_syncs`: it is another server, so a `sync` is a question to it.
     Thaw { forwards_syncs: bool },
+}
+
+impl fmt::Display for Tell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Tell::Renewed { connection, session, timeout_ms, is_alive } => write!(
+                f,
+                "renewed connection={} session={session} timeout_ms={timeout_ms} is_alive={is_alive}",
+                connection.0
+            ),
+            Tell::Detach { connection } => write!(f, "detach connection={}", connection.0),
+            Tell::TurnedAway { connection } => write!(f, "turned_away connection={}", connection.0),
+            Tell::Undecided { connection } => write!(f, "undecided connection={}", connection.0),
+            Tell::Freeze => f.write_str("freeze"),
+            Tell::Thaw { forwards_syncs } => write!(f, "thaw forwards_syncs={forwards_syncs}"),
+        }
+    }
 }
 
 /// A store that takes the place of the one that a shard reads.

@@ -69,8 +69,10 @@ pub fn write_unnamed(
 
 /// A leader's snapshot takes the place of everything that the directories hold. Durable on return, and after a crash at
 /// any moment they hold what a server may have: all of the old history, the old one without the txns behind `zxid`, which no
-/// leader has, or the snapshot alone. So the log is cut after the snapshot is durable and before it has its name: a log that
-/// goes on behind the snapshot could be another history's. Nobody else writes to the directories meanwhile.
+/// leader has, or the snapshot. So the log is cut after the snapshot is durable and before it has its name: a log that
+/// goes on behind the snapshot could be another history's. What is older goes too: the log that is written next does not
+/// follow it, and where it begins with an epoch that could not be told any more. Nobody else writes to the directories
+/// meanwhile.
 pub fn install(
     options: &RecoveryOptions,
     zxid: Zxid,
@@ -81,7 +83,18 @@ pub fn install(
     let io_error = |error| RecoveryError::Io { path: dir.clone(), error };
     let unnamed = write_unnamed(&dir, zxid, compression, fill).map_err(io_error)?;
     recovery::truncate_logs(options, zxid)?;
-    unnamed.name().map_err(io_error)
+    let path = unnamed.name().map_err(io_error)?;
+    // Snapshots before logs: none of them is ever without the log that continues it.
+    let snapshots = files::list_snapshots(&dir).map_err(io_error)?.into_iter().map(|file| file.path);
+    let older: Vec<PathBuf> = snapshots.filter(|other| *other != path).collect();
+    older.iter().try_for_each(fs::remove_file).and_then(|()| files::sync_dir(&dir)).map_err(io_error)?;
+    let logs = options.dirs.logs();
+    let io_error = |error| RecoveryError::Io { path: logs.clone(), error };
+    for log in files::list_logs(&logs).map_err(io_error)? {
+        fs::remove_file(&log.path).map_err(io_error)?;
+    }
+    files::sync_dir(&logs).map_err(io_error)?;
+    Ok(path)
 }
 
 /// The bytes of a snapshot file, unpacked.

@@ -184,9 +184,8 @@ pub struct StreamWriter {
 }
 
 impl StreamWriter {
-    /// The stream of the version that the reader is at.
-    pub fn new(mut reader: Reader) -> StreamWriter {
-        reader.hold();
+    /// The stream of the version that the reader holds.
+    pub fn new(reader: Reader) -> StreamWriter {
         StreamWriter { reader, acls: AclIds::default(), written: Written::Nothing }
     }
 

@@ -121,8 +121,6 @@ pub const RECLAIMED_PER_TURN: usize = 4096;
 /// A shard that has not adopted a publication for so long, while this process runs, is a dead thread: the process stops.
 pub const SHARD_STALL_LIMIT: Duration = Duration::from_secs(30);
 
-const _: () = assert!(STOP_ON_FULL_DISK_LIMIT.as_secs() < FLUSH_LIMIT.as_secs());
-const _: () = assert!(FLUSH_LIMIT.as_secs() < STOP_LIMIT.as_secs());
 /// Payload of a frame on the election port, bytes (`QuorumCnxManager.PACKETMAXSIZE`). Longer: the connection closes.
 pub const ELECTION_FRAME_BYTES_MAX: usize = 512 << 10;
 
@@ -175,5 +173,7 @@ pub const COUNTER_SPENT: u32 = 0xffff_0000;
 
 const _: () = assert!(COUNTER_WORN < COUNTER_SPENT);
 const _: () = assert!(LINK_UNSENT_BYTES < LINK_UNSENT_BYTES_MAX);
+const _: () = assert!(STOP_ON_FULL_DISK_LIMIT.as_secs() < FLUSH_LIMIT.as_secs());
+const _: () = assert!(FLUSH_LIMIT.as_secs() < STOP_LIMIT.as_secs());
 const _: () = assert!(UNSENT_BYTES_PAUSE < UNSENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX <= LOG_IN_FLIGHT_BYTES_MAX);

@@ -211,6 +211,18 @@ pub fn multi_error(record: &[u8]) -> Result<i32> {
     }
 }
 
+/// The version in a `SetDataResponse`.
+pub fn set_version(record: &[u8]) -> Result<i32> {
+    Ok(Reader::new(record).stat()?.version)
+}
+
+/// Data and version of a `GetDataResponse`; null data is empty.
+pub fn data_and_version(record: &[u8]) -> Result<(&[u8], i32)> {
+    let mut reader = Reader::with_limit(record, record.len());
+    let data = reader.buffer()?.unwrap_or_default();
+    Ok((data, reader.stat()?.version))
+}
+
 /// Names of a `GetChildrenResponse`.
 pub fn children(record: &[u8]) -> Result<Vec<Cow<'_, str>>> {
     let mut reader = Reader::with_limit(record, record.len());

@@ -54,6 +54,8 @@ pub enum TxnError {
     Unsupported(i32),
     /// A type that no server writes inside a multi.
     UnsupportedInMulti(i32),
+    /// Zxids count up from 0 and are signed on the wire: none is below.
+    NegativeZxid(i64),
 }
 
 impl From<JuteError> for TxnError {
@@ -68,6 +70,7 @@ impl fmt::Display for TxnError {
             TxnError::Jute(error) => error.fmt(f),
             TxnError::Unsupported(kind) => write!(f, "Unsupported Txn with type={kind}"),
             TxnError::UnsupportedInMulti(kind) => write!(f, "Unsupported Txn with type={kind} inside a multi"),
+            TxnError::NegativeZxid(zxid) => write!(f, "the zxid {zxid} of a txn is negative"),
         }
     }
 }
@@ -97,6 +100,9 @@ impl TxnHeader {
             zxid: reader.zxid()?,
             time: WallTime(reader.i64()?),
         };
+        if header.zxid.as_i64() < 0 {
+            return Err(TxnError::NegativeZxid(header.zxid.as_i64()));
+        }
         Ok((header, reader.i32()?))
     }
 

@@ -390,13 +390,18 @@ impl Election {
     }
 
     /// A voter looks while we have a role: it learns ours. Its vote is kept for when we look as well.
-    fn on_early(&mut self, now: Time, from: ServerId, vote: Vote, out: &mut Vec<Output>) {
+    fn on_early(&mut self, now: Time, from: ServerId, heard: Vote, out: &mut Vec<Output>) {
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.early = Some((now, vote));
+            peer.early = Some((now, heard));
         }
         let State::Settled(elected) = &self.state else { return };
         let (role, vote) = (elected.role, elected.vote);
-        if role == RoleName::Leading && elected.supporters.contains(&from) {
+        let is_ours = match role {
+            RoleName::Leading => elected.supporters.contains(&from),
+            RoleName::Following | RoleName::Observing | RoleName::Looking => from == vote.leader,
+        };
+        // A late copy of the vote that made this election is no news.
+        if is_ours && (heard.leader != vote.leader || heard.round > vote.round) {
             out.push(Output::LookingAgain { voter: from });
         }
         self.send(now, from, peer_state(role), &vote, out);
@@ -448,7 +453,8 @@ impl Election {
             looking.proposal = Vote { round: vote.round, ..looking.own };
             counted = Counted::Changed;
         }
-        if is_better(quorum, &vote, &looking.proposal) {
+        let is_dead = self.peers.get(&vote.leader).is_some_and(|peer| peer.is_dead);
+        if !is_dead && is_better(quorum, &vote, &looking.proposal) {
             looking.proposal = vote;
             counted = Counted::Changed;
         } else if counted == Counted::Same && is_better(quorum, &looking.proposal, &vote) {
@@ -529,7 +535,7 @@ impl Election {
 
     /// As if all voters had agreed: whoever comes late finds servers with the same leader.
     fn on_appointed(&mut self, now: Time, leader: ServerId, zxid: Zxid, epoch: u32, out: &mut Vec<Output>) {
-        assert!(!matches!(self.state, State::Looking(_) | State::Held { .. }), "we are looking already");
+        assert!(!self.is_looking(), "one election at a time");
         self.round = self.round.saturating_add(1);
         let vote = Vote { leader, zxid: zxid.as_i64(), round: self.round, peer_epoch: epoch.into() };
         let supporters = self.ensemble.quorum().voters().collect();
@@ -554,7 +560,25 @@ impl Election {
     fn on_link_down(&mut self, now: Time, peer: ServerId, is_refused: bool, out: &mut Vec<Output>) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             *peer = Peer { is_dead: is_refused, interval: peer.interval, ..Peer::default() };
-            self.decide(now, out);
+        }
+        if is_refused {
+            self.on_dead(now, peer, out);
+        }
+        self.decide(now, out);
+    }
+
+    /// The dead neither vote nor win: if we proposed `server`, a new round begins. Java elects it, fails to reach it, and
+    /// then begins one.
+    fn on_dead(&mut self, now: Time, server: ServerId, out: &mut Vec<Output>) {
+        let State::Looking(looking) = &mut self.state else { return };
+        looking.recvset.remove(server);
+        looking.outofelection.remove(server);
+        if looking.proposal.leader == server {
+            self.round = self.round.saturating_add(1);
+            looking.recvset.clear();
+            looking.proposal = Vote { round: self.round, ..looking.own };
+            looking.grace_until = None;
+            self.broadcast(now, out);
         }
     }
 

@@ -350,7 +350,7 @@ impl ElectionLinks {
         let Some(peer) = self.peers.get_mut(&to) else { return };
         peer.latest = Some(payload);
         peer.has_left = false;
-        peer.is_kept |= self.is_voter && peer.is_voter;
+        peer.is_kept |= peer.is_voter;
         peer.flush(Vec::new(), out);
     }
 

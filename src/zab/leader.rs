@@ -145,7 +145,7 @@ impl Leader {
             Input::EpochsStored(_) => self.on_epochs_stored(now, base),
             Input::LogRead { socket, read } => self.on_log_read(socket, read, base, out),
             Input::SnapshotPiece { socket, zxid, bytes, is_end } => {
-                let source = source(&self.state, (self.epoch, self.joined, self.initial), base);
+                let source = source(&self.state, (self.epoch, self.initial), base);
                 if let Some(link) = self.links.get_mut(&socket) {
                     link.on_snapshot_piece(zxid, &bytes, is_end, &source, out);
                 }
@@ -476,7 +476,7 @@ impl Leader {
     }
 
     fn on_log_read(&mut self, socket: SocketId, read: Option<LogRead>, base: &Base, out: &mut Vec<Output>) {
-        let source = source(&self.state, (self.epoch, self.joined, self.initial), base);
+        let source = source(&self.state, (self.epoch, self.initial), base);
         let done = self.links.get_mut(&socket).map(|link| link.on_log_read(read, &source, out));
         self.end_link_if(socket, done.unwrap_or(Ok(())), out);
     }
@@ -577,7 +577,7 @@ impl Leader {
             let (is_diff, is_snapshot) = link.syncs_with();
             (diffs + usize::from(is_diff), snapshots + usize::from(is_snapshot))
         });
-        let source = source(&self.state, (self.epoch, self.joined, self.initial), base);
+        let source = source(&self.state, (self.epoch, self.initial), base);
         let settings = &base.settings;
         let mut ended = Vec::new();
         for (socket, link) in &mut self.links {
@@ -739,11 +739,10 @@ impl Leader {
 }
 
 /// What learners are served from.
-fn source<'a>(state: &State, (epoch, joined, initial): (u32, u32, Zxid), base: &'a Base) -> Source<'a> {
+fn source<'a>(state: &State, (epoch, initial): (u32, Zxid), base: &'a Base) -> Source<'a> {
     Source {
         history: &base.history,
         epoch,
-        joined,
         initial,
         is_established: matches!(state, State::Established { .. }),
         committed: base.committed,

@@ -100,6 +100,8 @@ pub struct LearnerLink {
     opened: Time,
     wrote: Time,
     pinged: Time,
+    /// What it was sent needs no ack up to here.
+    acked: Zxid,
     /// The newest proposal that had been sent when the last wait for an ack began, and when.
     unacked: Option<(Zxid, Time)>,
 }
@@ -126,6 +128,7 @@ impl LearnerLink {
             opened: now,
             wrote: now,
             pinged: now,
+            acked: Zxid::ZERO,
             unacked: None,
         }
     }
@@ -194,8 +197,9 @@ impl LearnerLink {
         if zxid > self.sent {
             return Err(LinkEnd::NeverProposed(zxid));
         }
+        self.acked = self.acked.max(zxid);
         if self.unacked.is_some_and(|(waited_for, _)| zxid >= waited_for) {
-            self.unacked = (zxid < self.sent).then_some((self.sent, now));
+            self.unacked = (self.acked < self.sent).then_some((self.sent, now));
         }
         Ok(())
     }
@@ -238,7 +242,7 @@ impl LearnerLink {
         if is_later && !source.is_established {
             return Ok(());
         }
-        self.follow(last, source.plan(last, self.features.is_some()), source, out)
+        self.follow(last, source.plan(last), source, out)
     }
 
     fn follow(&mut self, last: Zxid, plan: Plan, source: &Source<'_>, out: &mut Vec<Output>) -> Result<(), LinkEnd> {
@@ -290,16 +294,11 @@ impl LearnerLink {
         }
         let read = read.filter(|read| is_contiguous(read) && !read.txns.is_empty());
         match (self.state, read) {
-            (LinkState::FirstLog { last }, None) => {
-                let is_ours = self.features.is_some();
-                // Without a neighbour of its epoch: what else there is, is a snapshot.
-                let plan =
-                    if is_ours || source.is_established || source.initial >= last { Plan::Snap } else { Plan::Wait };
-                self.follow(last, plan, source, out)
-            }
+            // Nobody knows what it has: what there is for everybody is a snapshot.
+            (LinkState::FirstLog { last }, None) => self.follow(last, Plan::Snap, source, out),
             (LinkState::FirstLog { last }, Some(read)) if read.previous <= last => {
-                let plan = source.beside(last, read.previous, self.features.is_some());
-                self.follow(last, plan, source, out)?;
+                let next = read.txns.iter().map(|(zxid, _)| *zxid).find(|zxid| *zxid > last);
+                self.follow(last, source.beside(last, read.previous, next), source, out)?;
                 if let LinkState::Diff { .. } = self.state {
                     self.put_read(&read, source)?;
                 }
@@ -360,9 +359,10 @@ impl LearnerLink {
         let LinkState::Snapshot { last, is_begun } = self.state else { return };
         self.is_reading = false;
         if !is_begun {
-            let name = source.snapshot_name(zxid);
-            if self.features.is_none() && last != NO_ZXID && name < last {
-                // Java would keep the end of its log, and the end of ours is not old enough yet.
+            let is_ours = self.features.is_some();
+            let name = source.snapshot_name(zxid, is_ours);
+            if !is_ours && last != NO_ZXID && name < last {
+                // Java would keep the end of its log. Once we are established the image is newer.
                 out.push(Output::CancelRead { socket: self.socket });
                 self.state = LinkState::Waiting { last, is_later: true };
                 return;
@@ -401,7 +401,7 @@ impl LearnerLink {
             | LinkState::Synced => {}
         }
         assert!(self.committed_sent <= self.sent, "{} decided, {} proposed", self.committed_sent, self.sent);
-        if self.unacked.is_none() && self.is_live() && self.is_voter && self.sent > source.committed {
+        if self.unacked.is_none() && self.is_live() && self.is_voter && self.sent > self.acked {
             self.unacked = Some((self.sent, now));
         }
         match self.unsent + self.out.len() {
@@ -444,6 +444,7 @@ impl LearnerLink {
         assert_eq!(self.state, LinkState::Synced, "only after the ACK of NEWLEADER");
         self.put(PacketType::UpToDate, NO_ZXID, None);
         self.state = LinkState::Live;
+        self.acked = self.sent;
         self.pulse.begin(now);
     }
 

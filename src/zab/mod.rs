@@ -267,7 +267,8 @@ pub enum Output {
         after: Zxid,
         upto: Zxid,
     },
-    /// Begin to stream the newest committed version: its first piece, please.
+    /// Begin to stream a version: its first piece, please. Once established it is the newest committed one; before, best the
+    /// head, which is all that this leader begins with.
     ReadSnapshot {
         socket: SocketId,
     },

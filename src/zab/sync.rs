@@ -7,9 +7,10 @@
 //! - What we do not have was never decided. If the last txn that we have of that epoch is one of the same epoch, the learner
 //!   has that too, because an epoch has no gaps, and TRUNC takes it back there. If we have none of that epoch, nobody knows
 //!   where the histories part: SNAP, never TRUNC.
-//! - Counter 0 is an image: all that the leader of that epoch began with, once it was decided. DIFF if our history
-//!   has it too: because something behind it is there, or because we have joined that epoch ourselves.
-//! - What Java gets as SNAP must be at least as new as the end of its log, which it keeps and would replay (N8).
+//! - Counter 0 is an image: all that the leader of that epoch began with, whether or not that was decided. DIFF if a txn of
+//!   that epoch stands in our history, which then has all of it too; otherwise SNAP.
+//! - What Java gets as SNAP must be at least as new as the end of its log, which it keeps and would replay (N8). An image
+//!   of all that we began with is the beginning of our epoch, which is newer than all before.
 //! - Of this epoch we proposed everything: a learner that has more than is decided waits until that is decided.
 //!
 //! `target` is where the synchronisation ends: all that we began with, or what is decided by now. Nothing undecided of
@@ -45,8 +46,6 @@ pub struct Source<'a> {
     pub history: &'a History,
     /// The epoch that we lead.
     pub epoch: u32,
-    /// The epoch that we had joined when we began to lead.
-    pub joined: u32,
     /// Where our history ended when we began to lead.
     pub initial: Zxid,
     pub is_established: bool,
@@ -61,7 +60,7 @@ impl Source<'_> {
     }
 
     /// For a learner whose log ends at `last`.
-    pub fn plan(&self, last: Zxid, is_ours: bool) -> Plan {
+    pub fn plan(&self, last: Zxid) -> Plan {
         if last == NO_ZXID {
             return Plan::Snap;
         }
@@ -75,28 +74,32 @@ impl Source<'_> {
             }
         }
         if self.force_snapshot {
-            return self.snap(last, is_ours);
+            return Plan::Snap;
         }
         match self.history.at_or_before(last) {
             None => Plan::AskLog,
-            Some(neighbour) => self.beside(last, neighbour, is_ours),
+            Some(neighbour) => {
+                let next = self.history.after(last).next().map(|(zxid, _)| zxid);
+                self.beside(last, neighbour, next)
+            }
         }
     }
 
-    /// The same, once `neighbour` is known: the last zxid of our log that is not behind `last`.
-    pub fn beside(&self, last: Zxid, neighbour: Zxid, is_ours: bool) -> Plan {
-        assert!(neighbour <= last, "{neighbour} is behind {last}");
+    /// The same, once its place in our log is known: between `neighbour`, the last zxid that is not behind `last`, and `next`,
+    /// the first one that is.
+    pub fn beside(&self, last: Zxid, neighbour: Zxid, next: Option<Zxid>) -> Plan {
+        assert!(neighbour <= last && next.is_none_or(|next| last < next), "{neighbour} ≤ {last} < {next:?}");
         if neighbour == last {
             return Plan::Diff { after: last };
         }
         if last.counter() == 0 {
-            let is_ours_as_well = last < self.history.last() || last.epoch() <= self.joined || last == self.start();
-            return if is_ours_as_well { Plan::Diff { after: neighbour } } else { self.snap(last, is_ours) };
+            let is_in_ours = next.is_some_and(|next| next.epoch() == last.epoch()) || last == self.start();
+            return if is_in_ours { Plan::Diff { after: neighbour } } else { Plan::Snap };
         }
         if neighbour.epoch() == last.epoch() && neighbour.counter() > 0 {
             return Plan::Trunc { to: neighbour };
         }
-        self.snap(last, is_ours)
+        Plan::Snap
     }
 
     /// The zxid of our epoch's beginning.
@@ -104,15 +107,9 @@ impl Source<'_> {
         Zxid::new(self.epoch, 0)
     }
 
-    fn snap(&self, last: Zxid, is_ours: bool) -> Plan {
-        let is_new_enough = self.is_established || self.initial >= last;
-        if is_ours || is_new_enough { Plan::Snap } else { Plan::Wait }
-    }
-
-    /// What a SNAP is called whose image is `zxid`. Once established, what we began with is newer than whatever else
-    /// is left of earlier epochs.
-    pub fn snapshot_name(&self, zxid: Zxid) -> Zxid {
-        if self.is_established && zxid == self.initial { zxid.max(self.start()) } else { zxid }
+    /// What a SNAP is called whose image is `zxid`. One of ours goes back to whatever it is told.
+    pub fn snapshot_name(&self, zxid: Zxid, is_ours: bool) -> Zxid {
+        if zxid == self.initial && !is_ours { zxid.max(self.start()) } else { zxid }
     }
 }
 
@@ -134,7 +131,6 @@ mod tests {
         Source {
             history,
             epoch: 7,
-            joined: 3,
             initial: Zxid::new(3, 2),
             is_established: false,
             committed: Zxid::new(3, 1),
@@ -143,7 +139,7 @@ mod tests {
     }
 
     fn check(source: &Source<'_>, (epoch, counter): (u32, u32), expected: Plan) {
-        assert_eq!(source.plan(Zxid::new(epoch, counter), false), expected, "{epoch} {counter}");
+        assert_eq!(source.plan(Zxid::new(epoch, counter)), expected, "{epoch} {counter}");
     }
 
     //
@@ -167,26 +163,23 @@ mod tests {
         check(&source, (3, 3), Plan::Trunc { to: Zxid::new(3, 2) });
         check(&source, (1, 9), Plan::Trunc { to: Zxid::new(1, 5) });
         check(&source, (2, 4), Plan::Snap);
-        // Newer than what a snapshot can show by now: Java would keep it.
-        check(&source, (5, 1), Plan::Wait);
-        assert_eq!(source.plan(Zxid::new(5, 1), true), Plan::Snap);
-        let source = Source { is_established: true, committed: Zxid::new(3, 2), ..source };
         check(&source, (5, 1), Plan::Snap);
-        assert_eq!(source.snapshot_name(Zxid::new(3, 2)), Zxid::new(7, 0));
-        assert_eq!(source.snapshot_name(Zxid::new(3, 1)), Zxid::new(3, 1));
+        assert_eq!(source.snapshot_name(Zxid::new(3, 2), false), Zxid::new(7, 0), "newer than all before");
+        assert_eq!(source.snapshot_name(Zxid::new(3, 2), true), Zxid::new(3, 2));
+        assert_eq!(source.snapshot_name(Zxid::new(3, 1), false), Zxid::new(3, 1), "not all that we began with");
+        assert_eq!(source.plan(NO_ZXID), Plan::Snap);
     }
 
     //
     #[test]
-    fn images_of_an_epochs_beginning_are_known_by_what_follows_them() {
+    fn images_of_an_epochs_beginning_are_known_by_the_txn_that_follows_them() {
         let history = history();
         let source = before_establishment(&history);
         check(&source, (3, 0), Plan::Diff { after: Zxid::new(1, 5) });
-        check(&source, (2, 0), Plan::Diff { after: Zxid::new(1, 5) });
-        // We never joined epoch 5, so what it began with need not be ours.
-        check(&source, (5, 0), Plan::Wait);
-        let source = Source { joined: 5, ..source };
-        check(&source, (5, 0), Plan::Diff { after: Zxid::new(3, 2) });
+        // Nobody knows what these began with.
+        check(&source, (2, 0), Plan::Snap);
+        check(&source, (5, 0), Plan::Snap);
+        check(&source, (7, 0), Plan::Refuse);
         let source = Source { is_established: true, committed: Zxid::new(3, 2), ..source };
         check(&source, (7, 0), Plan::Diff { after: Zxid::new(3, 2) });
     }
@@ -212,16 +205,14 @@ mod tests {
         let history = History::new(Zxid::new(3, 0), HistoryLimits::default());
         let source = Source { initial: Zxid::new(3, 0), committed: Zxid::new(3, 0), ..before_establishment(&history) };
         check(&source, (3, 0), Plan::Diff { after: Zxid::new(3, 0) });
-        check(&source, (3, 4), Plan::Wait);
-        assert_eq!(source.plan(Zxid::new(3, 4), true), Plan::Snap);
-        assert_eq!(source.plan(NO_ZXID, false), Plan::Snap);
+        check(&source, (3, 4), Plan::Snap);
     }
 
     #[test]
-    fn a_forced_snapshot_is_one_for_everybody_who_can_take_it() {
+    fn a_forced_snapshot_is_one_for_everybody() {
         let history = history();
         let source = Source { force_snapshot: true, ..before_establishment(&history) };
         check(&source, (3, 1), Plan::Snap);
-        check(&source, (3, 2), Plan::Wait);
+        check(&source, (3, 2), Plan::Snap);
     }
 }

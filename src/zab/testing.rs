@@ -188,7 +188,8 @@ pub struct World {
     salt: i64,
     pub has_extensions: bool,
     pub limits: HistoryLimits,
-    pub trace: Option<Vec<String>>,
+    /// Says every input and output.
+    pub prints: bool,
 }
 
 impl World {
@@ -208,7 +209,7 @@ impl World {
             salt: 0,
             has_extensions: true,
             limits: HistoryLimits { txns_kept: 8, bytes_kept: 0, bytes_max: 1 << 20 },
-            trace: None,
+            prints: false,
         }
     }
 
@@ -352,10 +353,8 @@ impl World {
 
     fn step(&mut self, id: i64, input: Input<'_>) {
         let is_end = matches!(input, Input::EndOfTurn);
-        if let Some(trace) = &mut self.trace {
-            if !is_end {
-                trace.push(format!("{} {id} < {input}", self.now.0 / 1000));
-            }
+        if self.prints && !is_end {
+            println!("{} {id} < {input}", self.now.0 / 1000);
         }
         let Some(server) = self.servers.get_mut(&id) else { return };
         let Some(zab) = &mut server.zab else { return };
@@ -451,14 +450,15 @@ impl World {
 
     fn carry_out(&mut self, id: i64, out: Vec<Output>) {
         for output in out {
-            if let Some(trace) = &mut self.trace {
-                trace.push(format!("{} {id} > {output}", self.now.0 / 1000));
+            if self.prints {
+                println!("{} {id} > {output}", self.now.0 / 1000);
             }
             match output {
                 Output::Socket(output) => self.on_socket_output(id, output),
                 Output::Settle => {
                     let server = self.servers.get_mut(&id).unwrap();
                     server.is_frozen = true;
+                    server.next = None;
                     server.loading = None;
                     let at = server.busy_until.max(self.now);
                     self.at(at, id, Event::Settled);
@@ -489,8 +489,9 @@ impl World {
                 }
                 Output::ReadSnapshot { socket } => {
                     let server = self.servers.get_mut(&id).unwrap();
-                    let image = server.disk.all().filter(|(zxid, _)| *zxid <= server.published);
-                    let stream = (server.published, image_stream(image));
+                    let upto = if server.next.is_none() { server.disk.last() } else { server.published };
+                    let image = server.disk.all().filter(|(zxid, _)| *zxid <= upto);
+                    let stream = (upto, image_stream(image));
                     server.reading.insert(socket, stream);
                     self.at(self.now, id, Event::Piece { socket });
                 }

@@ -82,7 +82,8 @@ class Server:
                 break
         raise RuntimeError(f"{self.program} does not start:\n{words}")
 
-    def _try_start(self, port):
+    def launch(self, port):
+        """Starts it on this port and does not wait: alone, a member of an ensemble never serves."""
         os.makedirs(self.data, exist_ok=True)
         config = os.path.join(self.directory, "zoo.cfg")
         lines = [
@@ -98,9 +99,7 @@ class Server:
             lines.append("tickTime=2000")
         with open(config, "w") as f:
             f.write("\n".join(lines) + "\n")
-        log_path = os.path.join(self.directory, f"{os.path.basename(self.program)}.log")
-        log = open(log_path, "ab")
-        log_start = log.tell()
+        log = open(self.log_path, "ab")
         environment = dict(os.environ)
         if self.program == "java":
             command = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
@@ -113,7 +112,16 @@ class Server:
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.directory
         )
+        log.close()
         self.port = port
+
+    @property
+    def log_path(self):
+        return os.path.join(self.directory, f"{os.path.basename(self.program)}.log")
+
+    def _try_start(self, port):
+        log_start = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
+        self.launch(port)
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -124,7 +132,7 @@ class Server:
             time.sleep(0.02)
         status = self.process.poll()
         self.kill()
-        with open(log_path, "rb") as f:
+        with open(self.log_path, "rb") as f:
             f.seek(log_start)
             return f"exit status {status}\n" + f.read().decode(errors="replace")
 

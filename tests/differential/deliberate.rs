@@ -2,11 +2,12 @@
 //! played by itself and both answers are asserted as they are.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
-use oxkeeper::wire::jute::Write;
+use oxkeeper::wire::jute::{Reader, Write};
 
-use crate::support::client::{Answer, Client, create_body, path_and_int};
-use crate::support::link::{Ended, op};
+use crate::support::client::{Answer, Client, Reply, create_body, path_and_int};
+use crate::support::link::{Ended, PATIENCE, op, request};
 
 /// Timeouts of these sessions: long enough for a slow machine.
 const TIMEOUT_MS: i32 = 30_000;
@@ -33,6 +34,11 @@ fn word(answer: Answer) -> String {
 
 fn client(address: SocketAddr) -> Client {
     Client::connect(address, TIMEOUT_MS).expect("a session is given")
+}
+
+/// Of a znode, from a reply that is its Stat.
+fn version(stat: &Reply) -> i32 {
+    Reader::new(&stat.body).stat().map_or(-1, |stat| stat.version)
 }
 
 /// A request whose reply is perhaps left out, then a ping.
@@ -156,5 +162,33 @@ pub const DELIBERATE: &[Deliberate] = &[
         },
         java: Some("true closed"),
         ours: "true 0",
+    },
+    Deliberate {
+        name: "72 MB of reads between two writes, and a client that takes none of it",
+        reason: "nobody is buffered for without end: reads before a write are answered before it is, up to 64 MB",
+        play: |address| {
+            const READS: usize = 80;
+            let mut other = client(address);
+            let _ = other.create("/deliberate-big", &vec![7; 900_000], 0);
+            let _ = other.create("/deliberate-count", b"", 0);
+            let mut greedy = client(address);
+            let mut set = Vec::new();
+            set.put_string("/deliberate-count");
+            set.put_buffer(None);
+            set.put_i32(-1);
+            let mut get = Vec::new();
+            get.put_string("/deliberate-big");
+            get.put_bool(false);
+            let (set, get) = (request(1, op::SET_DATA, &set), request(2, op::GET_DATA, &get));
+            greedy.link().send(&[set.clone(), get.repeat(READS), set].concat());
+            let start = Instant::now();
+            while other.read(op::EXISTS, "/deliberate-count", false).is_ok_and(|reply| version(&reply) < 2) {
+                assert!(start.elapsed() < PATIENCE, "the second write is done, whoever reads");
+            }
+            let replies = (0..READS + 2).map_while(|_| greedy.link().receive().ok()).count();
+            (if replies == READS + 2 { "answered" } else { "closed" }).to_owned()
+        },
+        java: Some("answered"),
+        ours: "closed",
     },
 ];

@@ -332,6 +332,7 @@ impl Server {
             }
             pipeline::Output::Fatal { what } => panic!("{what}"),
             pipeline::Output::Log(_) | pipeline::Output::Snapshot(_) | pipeline::Output::Stopped => return,
+            // Of members of an ensemble only.
             pipeline::Output::Store { .. }
             | pipeline::Output::Socket(_)
             | pipeline::Output::StoreEpochs(_)
@@ -340,7 +341,7 @@ impl Server {
             | pipeline::Output::ReadOn { .. }
             | pipeline::Output::CancelRead { .. }
             | pipeline::Output::Truncate(_)
-            | pipeline::Output::Install(_) => panic!("a server that stands alone has no peers"),
+            | pipeline::Output::Install(_) => unreachable!("this server stands alone"),
         };
         self.zab.step(self.now, pipeline::Input::Log(done), &mut self.from_zab);
     }

@@ -23,6 +23,8 @@ pub struct Shape {
     pub observers: u16,
     /// Lines of every zoo.cfg.
     pub config: Vec<String>,
+    /// As what servers know each other, `127.0.0.1` unless set.
+    pub host: Option<String>,
 }
 
 impl Shape {
@@ -66,7 +68,8 @@ impl Ensemble {
             .zip(&ports)
             .map(|(id, ports)| {
                 let role = if id > shape.servers - shape.observers { ":observer" } else { "" };
-                format!("server.{id}=127.0.0.1:{}:{}{role}", ports[1], ports[2])
+                let host = shape.host.as_deref().unwrap_or("127.0.0.1");
+                format!("server.{id}={host}:{}:{}{role}", ports[1], ports[2])
             })
             .collect();
         let members = (1..=shape.servers)

@@ -9,3 +9,4 @@ pub mod ensemble;
 pub mod link;
 pub mod random;
 pub mod server;
+pub mod writers;

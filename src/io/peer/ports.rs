@@ -38,7 +38,7 @@ impl fmt::Display for CannotListen {
         let name = port_name(*port);
         write!(
             f,
-            "cannot listen on {at}, this server's {name} port, after {attempts} attempts: {error}. Is another server running \
+            "cannot listen on {at}, this server's {name}, after {attempts} attempts: {error}. Is another server running \
              there, or is the address another machine's? quorumListenOnAllIPs=true listens on all addresses, \
              electionPortBindRetry=0 tries for ever"
         )
@@ -47,8 +47,8 @@ impl fmt::Display for CannotListen {
 
 fn port_name(port: Port) -> &'static str {
     match port {
-        Port::Election => "election",
-        Port::Quorum => "quorum",
+        Port::Election => "election port",
+        Port::Quorum => "quorum port",
     }
 }
 

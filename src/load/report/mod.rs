@@ -3,6 +3,7 @@
 //! Owner: the starting thread.
 //! Start at `Summary`, whose fields are those of the JSON.
 
+mod failover;
 mod html;
 mod plot;
 pub mod progress;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use failover::FailoverSummary;
 use serde::Serialize;
 
 use super::args::BenchArgs;
@@ -43,6 +45,8 @@ pub struct Summary {
     pub fill: Option<StageSummary>,
     /// Of the mix or workload.
     pub run: Option<StageSummary>,
+    /// What the writers of `failover` went through.
+    pub failover: Option<FailoverSummary>,
 }
 
 /// What was asked for, with defaults filled in.
@@ -237,6 +241,7 @@ impl Summary {
             opened_s: outcome.opened.map(|(_, took)| took.as_secs_f64()),
             fill: outcome.fill.as_ref().map(|stage| StageSummary::new(stage, |op| Workload::Fill.counts(op))),
             run: outcome.run.as_ref().map(|stage| StageSummary::new(stage, |op| plan.workload.counts(op))),
+            failover: outcome.run.as_ref().and_then(|stage| FailoverSummary::of(plan, stage)),
         }
     }
 }

@@ -21,6 +21,9 @@ pub fn render(summary: &Summary) -> String {
     for stage in [&summary.fill, &summary.run].into_iter().flatten() {
         render_stage(&mut out, stage);
     }
+    if let Some(failover) = &summary.failover {
+        failover.render(&mut out);
+    }
     out
 }
 
@@ -34,6 +37,7 @@ fn workload(settings: &Settings) -> String {
         "idle" => format!("{name}, {sessions} sessions, {seconds} s"),
         "storm" => format!("{name}, {sessions} sessions at once, {pace}, {seconds} s"),
         "watch" => format!("{name}, {sessions} watchers, {bytes} bytes, {pace}, {seconds} s"),
+        "failover" => format!("{name}, a writer at each server, {bytes} bytes, {pace} each, {seconds} s"),
         "fill" => format!("{name}, {sessions} sessions × depth {}, {bytes} bytes, {pace}", count(settings.depth)),
         mix => format!(
             "{mix}, {sessions} sessions × depth {}, {bytes} bytes, {} keys {}, {pace}, {seconds} s",
@@ -44,7 +48,7 @@ fn workload(settings: &Settings) -> String {
     }
 }
 
-fn line(out: &mut String, text: &str) {
+pub fn line(out: &mut String, text: &str) {
     out.push_str(text);
     out.push('\n');
 }
@@ -57,9 +61,16 @@ fn render_stage(out: &mut String, stage: &StageSummary) {
         rows.push(cells(&stage.total));
     }
     out.push('\n');
+    columns(out, &rows);
+    out.push('\n');
+    render_notes(out, stage);
+}
+
+/// The first column to the left, the others to the right.
+pub fn columns<const N: usize>(out: &mut String, rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 10] = std::array::from_fn(width);
-    for row in &rows {
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
         let mut text = format!("{:<1$}", row[0], widths[0]);
         for (cell, width) in row.iter().zip(widths).skip(1) {
             // Writing into a string cannot fail.
@@ -67,8 +78,6 @@ fn render_stage(out: &mut String, stage: &StageSummary) {
         }
         line(out, text.trim_end());
     }
-    out.push('\n');
-    render_notes(out, stage);
 }
 
 fn cells(row: &Row) -> [String; 10] {

@@ -8,7 +8,7 @@ use mio::{Interest, Token};
 use super::{CLOSED_BY_SERVER, HANDSHAKES_MAX, RETRY_MS_MAX, Report, STALL_LIMIT, Stretch, Work, Worker};
 use crate::load::error::{CONNECTION_LOSS, LoadError};
 use crate::load::session::{InFlight, Phase};
-use crate::load::workload::Op;
+use crate::load::workload::{Op, Workload};
 use crate::types::time::Time;
 
 impl Worker {
@@ -67,6 +67,9 @@ impl Worker {
         if let Some(Stretch { work: Work::Storm, schedule: Some(_), .. }) = &self.stretch {
             return self.parked.push(index);
         }
+        if self.plan.workload == Workload::Failover {
+            return self.stay(index, now);
+        }
         let slot = &mut self.slots[index];
         slot.server = (slot.server + 1) % self.plan.servers.len();
         // The others are tried at once; only a whole round without success makes it wait.
@@ -109,6 +112,9 @@ impl Worker {
     pub(super) fn drop_connection(&mut self, index: usize, now: Time) {
         let slot = &mut self.slots[index];
         slot.stream = None;
+        if let Some(failover) = &mut self.failover {
+            failover.writers[index].on_lost(slot.session.is_up());
+        }
         for InFlight { op, key, .. } in slot.session.disconnect() {
             self.again.extend(key);
             self.set_was_lost |= op == Op::Set && self.writer == Some(index);

@@ -20,6 +20,7 @@ impl Worker {
         }
         match self.stretch.as_ref().map(|stretch| &stretch.work) {
             None | Some(Work::Idle) => {}
+            Some(Work::Failover { .. }) => self.ask_writer(index, now),
             Some(Work::Storm) => self.slots[index].session.close(now),
             Some(Work::Watch(_)) if self.writer == Some(index) => self.begin_round(index, now),
             Some(Work::Watch(_)) => self.arm(index, now),
@@ -70,7 +71,7 @@ impl Worker {
                     Op::Delete
                 });
             }
-            Some(Work::Watch(_) | Work::Storm | Work::Idle) | None => return false,
+            Some(Work::Watch(_) | Work::Storm | Work::Idle | Work::Failover { .. }) | None => return false,
         }
         true
     }
@@ -89,6 +90,7 @@ impl Worker {
                     self.flush(writer, now);
                 }
             }
+            (Work::Failover { .. }, _) => return self.ask_writers(now),
             (_, None) => return,
             (Work::Storm, Some(_)) => self.unpark(now),
             (Work::Mix | Work::Fill(_) | Work::Remove(_) | Work::Idle, Some(_)) => self.deal(now),

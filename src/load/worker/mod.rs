@@ -8,6 +8,7 @@
 
 mod connections;
 mod issue;
+mod stay;
 mod stretch;
 mod traffic;
 
@@ -22,6 +23,7 @@ use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 
 use super::error::LoadError;
+use super::failover::Failover;
 use super::fan_out::{FanOut, Watch};
 use super::keys::{Dice, KeyChooser};
 use super::plan::Plan;
@@ -84,6 +86,10 @@ pub enum Work {
     Watch(Arc<FanOut>),
     Storm,
     Idle,
+    /// One writer for each slot; sets per second of each.
+    Failover {
+        rate: f64,
+    },
 }
 
 /// A stretch of the run.
@@ -117,6 +123,8 @@ pub enum Report {
         second: u32,
         interval: Box<Interval>,
     },
+    /// What became of the writers, before `Done`.
+    Failover(Box<Failover>),
     /// The stretch is over and drained; under a fixed rate, how many operations were due and never sent.
     Done {
         unsent: u64,
@@ -179,6 +187,11 @@ pub struct Worker {
     /// Keys of a fill that were lost with a connection.
     again: Vec<u32>,
     recorder: Recorder,
+    /// The writers of a failover, one to each slot, while it goes on.
+    failover: Option<Box<Failover>>,
+    /// Their znodes, and room for a value.
+    own_paths: Vec<String>,
+    own_value: Vec<u8>,
     generator: Option<Generator>,
     templates: Templates,
     value: Vec<u8>,
@@ -225,7 +238,7 @@ impl Worker {
                 dice: Dice::new(plan.seed, share.worker as u64 + 1),
                 keys: KeyChooser::new(plan.distribution, plan.keys, first_key),
             }),
-            Workload::Fill | Workload::Watch | Workload::Storm | Workload::Idle => None,
+            Workload::Fill | Workload::Watch | Workload::Storm | Workload::Idle | Workload::Failover => None,
         };
         Ok(Worker {
             slots: slots.collect(),
@@ -254,6 +267,9 @@ impl Worker {
             set_was_lost: false,
             again: Vec::new(),
             recorder: Recorder::default(),
+            failover: None,
+            own_paths: plan.paths.writers(plan.servers.len() as u32).collect(),
+            own_value: Vec::new(),
             generator,
             templates: Templates::new(&plan.paths, &value, plan.multi_size),
             value,

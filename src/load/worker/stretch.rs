@@ -20,6 +20,7 @@ impl Worker {
             (Work::Storm, None) => self.down = idle.map(|slot| (stretch.start, slot)).collect(),
             (_, _) => self.down = idle.map(|slot| (Time(0), slot)).collect(),
         }
+        self.begin_failover(&stretch);
         self.stretch = Some(stretch);
     }
 
@@ -52,7 +53,7 @@ impl Worker {
             (None, Work::Fill(keys) | Work::Remove(keys)) => {
                 keys.is_empty() && self.again.is_empty() && self.slots.iter().all(|slot| slot.session.in_flight() == 0)
             }
-            (None, Work::Mix | Work::Watch(_) | Work::Storm | Work::Idle) => false,
+            (None, Work::Mix | Work::Watch(_) | Work::Storm | Work::Idle | Work::Failover { .. }) => false,
         }
     }
 
@@ -71,6 +72,7 @@ impl Worker {
         let Some(stretch) = self.stretch.take() else { return };
         let end = stretch.until.unwrap_or(now).min(since);
         let unsent = stretch.schedule.as_ref().map_or(0, |schedule| schedule.overdue(end));
+        let unsent = unsent + self.end_failover(end);
         let unfinished = self.slots.iter().flat_map(|slot| slot.session.waiting()).map(|asked| asked.op);
         self.recorder.unfinished(unfinished);
         self.parked.clear();

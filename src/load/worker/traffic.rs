@@ -103,7 +103,7 @@ impl Worker {
     }
 
     fn hear(&mut self, index: usize, bytes: &[u8], now: Time) -> Result<(), Violation> {
-        let Worker { slots, recorder, stretch, plan, answered_at, .. } = self;
+        let Worker { slots, recorder, stretch, plan, answered_at, failover, .. } = self;
         let Slot { session, since, watch, .. } = &mut slots[index];
         let fan_out = match &*stretch {
             Some(Stretch { work: Work::Watch(fan_out), .. }) => Some(fan_out),
@@ -117,6 +117,11 @@ impl Worker {
                     (Op::Multi, 0) => encode::multi_error(record).unwrap_or(ErrorCode::MarshallingError.code()),
                     (_, err) => err,
                 };
+                if let Some(failover) = failover.as_mut().filter(|_| asked.op == Op::Set) {
+                    // An answer without a Stat breaks the protocol; a version that cannot be is found out.
+                    let version = encode::set_version(record).unwrap_or(i32::MIN);
+                    failover.on_answer(index, now, if err == 0 { Ok(version) } else { Err(err) });
+                }
                 match err {
                     0 => recorder.record(asked.op, asked.since, now),
                     err => recorder.error(asked.op, err, now),
@@ -129,8 +134,16 @@ impl Worker {
             Heard::Connected { resumed } => {
                 recorder.record(Op::Connect, *since, now);
                 recorder.link(now, |links| links.resumed += resumed as u64);
+                if let Some(failover) = failover {
+                    failover.writers[index].on_connected(resumed);
+                }
             }
-            Heard::Refused => recorder.link(now, |links| links.expired += 1),
+            Heard::Refused => {
+                recorder.link(now, |links| links.expired += 1);
+                if let Some(failover) = failover {
+                    failover.writers[index].on_expired();
+                }
+            }
             Heard::Event => {
                 let Some(fan_out) = fan_out else { return };
                 if let Some(arrival) = fan_out.arrived(*watch) {

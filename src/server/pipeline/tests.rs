@@ -58,6 +58,7 @@ impl Bench {
             },
             log: LogConfig { stretch_bytes: 64 << 20, ahead_bytes: 0, ..LogConfig::default() },
             connection_throttle: ThrottleSettings::default(),
+            leader_serves: true,
             seed: 1,
         };
         let publisher = Publisher::default();

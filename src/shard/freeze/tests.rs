@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use super::*;
-use crate::shard::auth::{AuthSettings, DigestAlgorithm};
+use crate::shard::auth::AuthSettings;
 use crate::shard::machine::{Input, ShardSettings};
 use crate::shard::messages::{Ask, Tell};
 use crate::tree::access::AccessSettings;
 use crate::tree::publication::{Block, Origin, PublishedTxn, Publisher, SessionChange};
 use crate::tree::{Tree, TreeSettings};
+use crate::types::digest_algorithm::DigestAlgorithm;
 use crate::types::ids::{PASSWORD_BYTES, SessionId, ShardId};
 use crate::types::time::WallTime;
 use crate::types::zxid::Zxid;
-use crate::wire::client_encode::{self, ConnectRequest, op};
+use crate::wire::client_encode::{self, ConnectRequest};
 use crate::wire::txn::{Txn, TxnHeader};
 
 const CONNECTION: ConnectionId = ConnectionId(1);
@@ -51,6 +52,7 @@ impl Bench {
             outstanding_max: 1000,
             large_request_threshold: None,
             large_request_bytes_max: usize::MAX,
+            request_throttle: None,
             sessionless_timeout: Duration::from_secs(10),
             touch_report_delay: Duration::from_millis(500),
             extended_types: false,
@@ -178,7 +180,7 @@ fn set_data(cxid: i32) -> Vec<u8> {
 
 fn get_data(cxid: i32) -> Vec<u8> {
     let mut frame = Vec::new();
-    client_encode::read(&mut frame, cxid, op::GET_DATA, "/", false);
+    client_encode::read(&mut frame, cxid, OpCode::GetData, "/", false);
     frame
 }
 

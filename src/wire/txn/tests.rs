@@ -147,12 +147,24 @@ fn unknown_types_are_named() {
     );
 }
 
+/// Found by fuzzing: the last of all numbers overflowed the version that a txn makes.
+#[test]
+fn a_negative_zxid_is_refused() {
+    for zxid in [-1, i64::MIN] {
+        let mut bytes = Vec::new();
+        encode(&header(1, zxid as u64, 3), &Txn::Error { code: -101 }, None, &mut bytes);
+        assert_eq!(decode(&bytes), Err(TxnError::NegativeZxid(zxid)));
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_decoder_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in -12..24_i32) {
         let _ = decode(&bytes);
         if bytes.len() >= HEADER_BYTES {
             bytes[28..32].copy_from_slice(&kind.to_be_bytes());
+            // A zxid that may be.
+            bytes[12] &= 0x7f;
             if let Ok(decoded) = decode(&bytes) {
                 let mut out = Vec::new();
                 encode(&decoded.header, &decoded.txn, decoded.digest, &mut out);

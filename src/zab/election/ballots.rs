@@ -43,6 +43,10 @@ impl Ballots {
         self.by_sender.insert(sender, ballot);
     }
 
+    pub fn remove(&mut self, sender: ServerId) {
+        self.by_sender.remove(&sender);
+    }
+
     pub fn clear(&mut self) {
         self.by_sender.clear();
     }

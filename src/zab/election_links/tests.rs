@@ -71,6 +71,7 @@ fn describe(output: &Output) -> String {
             let addresses: Vec<_> = addresses.iter().map(HostPort::to_string).collect();
             format!("connect {} {}", socket.0, addresses.join(","))
         }
+        Output::Socket(SocketOutput::Hold { socket, is_held }) => format!("hold {} {is_held}", socket.0),
         Output::Socket(SocketOutput::Send { socket, bytes }) => {
             let mut parts = Vec::new();
             let mut rest = bytes.as_slice();
@@ -88,6 +89,7 @@ fn describe(output: &Output) -> String {
         }
         Output::Socket(SocketOutput::Close { socket, is_abrupt: false }) => format!("close {}", socket.0),
         Output::Socket(SocketOutput::Close { socket, is_abrupt: true }) => format!("abort {}", socket.0),
+        Output::Socket(SocketOutput::Hold { socket, .. }) => panic!("an election link is never held: {socket:?}"),
         Output::Received { from, payload } => format!("received {from} {}", String::from_utf8_lossy(payload)),
         Output::Up { peer } => format!("up {peer}"),
         Output::Down { peer, is_refused: false } => format!("down {peer}"),

@@ -74,6 +74,24 @@ fn a_dead_leader_is_replaced_without_any_wait() {
     }
 }
 
+#[test]
+fn a_candidate_that_dies_is_given_up_at_once() {
+    for seed in 0..60 {
+        let servers = [5, 7][seed as usize % 2];
+        let mut network = network(seed, servers, None);
+        let leader = elect(&mut network, servers, 40 * MS);
+        network.run_for(2000 * MS);
+        network.crash(leader);
+        let survivors: Vec<i64> = (1..=servers).filter(|id| *id != leader).collect();
+        look(&mut network, survivors, 1);
+        let so_far = Duration::from_micros(network.dice.pick(0..3000));
+        network.run_for(so_far);
+        network.crash(network.best());
+        // Those who had elected it already find out by themselves.
+        network.run(150 * MS, &format!("a new leader, seed {seed}"), |network| network.leader(&[]).is_some());
+    }
+}
+
 //
 #[test]
 fn a_leader_that_vanished_costs_the_grace() {

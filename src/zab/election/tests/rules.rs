@@ -302,7 +302,37 @@ fn a_leader_hears_that_a_voter_of_its_own_looks_again() {
     assert_eq!(two.wait()[1], "Elected 2, Leading: 2 zxid 0x5 epoch 1 round 1 by 1 2");
     let answer = |id| format!("Notmsg to {id}: LEADING 2 zxid 0x5 epoch 1 round 1");
     assert_eq!(two.hear(3, Looking, vote(3, 5, 1, 1)), [answer(3)]);
+    assert_eq!(two.hear(1, Looking, vote(2, 5, 1, 1)), [answer(1)]);
     assert_eq!(two.hear(1, Looking, vote(1, 5, 2, 1)), ["LookingAgain 1".to_owned(), answer(1)]);
+    assert_eq!(two.hear(1, Looking, vote(3, 5, 1, 1)), ["LookingAgain 1".to_owned(), answer(1)]);
+}
+
+#[test]
+fn who_follows_hears_that_its_leader_does_not_lead() {
+    let answer = "Notmsg to 3: FOLLOWING 3 zxid 0x5 epoch 1 round 4";
+    let mut two = two_follows();
+    assert_eq!(two.hear(3, Looking, vote(3, 5, 4, 1)), [answer]);
+    assert_eq!(two.hear(3, Looking, vote(3, 5, 3, 1)), [answer]);
+    assert_eq!(two.hear(3, Looking, vote(1, 6, 4, 1)), ["LookingAgain 3", answer]);
+    assert_eq!(two.hear(3, Looking, vote(3, 5, 5, 1)), ["LookingAgain 3", answer]);
+}
+
+#[test]
+fn a_candidate_that_dies_is_given_up() {
+    let mut two = two_looks(1);
+    two.hear(3, Looking, vote(3, 5, 1, 1));
+    assert_eq!(two.link_down(3, false), NOTHING);
+    assert_eq!(two.link_down(3, true), told("2 zxid 0x5 epoch 1 round 2"));
+    assert_eq!(two.hear(1, Looking, vote(3, 5, 2, 1)), NOTHING);
+    let over = ["Forget", "Elected 2, Leading: 2 zxid 0x5 epoch 1 round 2 by 1 2"];
+    assert_eq!(two.hear(1, Looking, vote(2, 5, 2, 1)), over);
+    // Its word that it leads dies with it, and counts again when it is back.
+    let mut two = two_looks(4);
+    assert_eq!(two.hear(3, Leading, vote(3, 5, 2, 1)), NOTHING);
+    two.link_down(3, true);
+    assert_eq!(two.hear(1, Following, vote(3, 5, 2, 1)), NOTHING);
+    two.link_up(3);
+    assert_eq!(two.hear(3, Leading, vote(3, 5, 2, 1))[1], "Elected 3, Following: 3 zxid 0x5 epoch 1 round 2 by 1 3");
 }
 
 //

@@ -324,6 +324,7 @@ impl Network {
                 Output::Socket(SocketOutput::Connect { socket, addresses }) => self.connect(id, socket, &addresses),
                 Output::Socket(SocketOutput::Send { socket, bytes }) => self.send((id, socket), bytes),
                 Output::Socket(SocketOutput::Close { socket, is_abrupt: _ }) => self.close((id, socket)),
+                Output::Socket(SocketOutput::Hold { socket, .. }) => panic!("an election link is held: {socket:?}"),
                 Output::Elected(elected) => {
                     let server = self.server(id);
                     (server.elected, server.elected_at) = (Some(elected), now);
