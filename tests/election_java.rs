@@ -145,7 +145,6 @@ impl Ours {
                     self.step(Input::Socket(SocketInput::Closed { socket, is_refused }));
                 }
             },
-            hold @ SocketOutput::Hold { .. } => panic!("nobody holds an election link: {hold}"),
             SocketOutput::Send { socket, bytes } => {
                 if let Some(socket) = self.sockets.get_mut(&socket) {
                     socket.unsent.extend(bytes);

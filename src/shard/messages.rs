@@ -103,6 +103,7 @@ impl fmt::Display for Tell {
             Tell::TurnedAway { connection } => write!(f, "turned_away connection={}", connection.0),
             Tell::Undecided { connection } => write!(f, "undecided connection={}", connection.0),
             Tell::Freeze => f.write_str("freeze"),
+            Tell::Shun => f.write_str("shun"),
             Tell::Thaw { forwards_syncs } => write!(f, "thaw forwards_syncs={forwards_syncs}"),
         }
     }

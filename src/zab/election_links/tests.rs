@@ -71,7 +71,6 @@ fn describe(output: &Output) -> String {
             let addresses: Vec<_> = addresses.iter().map(HostPort::to_string).collect();
             format!("connect {} {}", socket.0, addresses.join(","))
         }
-        Output::Socket(SocketOutput::Hold { socket, is_held }) => format!("hold {} {is_held}", socket.0),
         Output::Socket(SocketOutput::Send { socket, bytes }) => {
             let mut parts = Vec::new();
             let mut rest = bytes.as_slice();
