@@ -10,13 +10,14 @@
 
 use std::time::Duration;
 
-use super::clock::{self, Stalls};
+use super::clock;
 use super::executor::Tasks;
 use super::mesh::Sleeper;
 use super::ring::{Event, Ring};
 use super::shard_driver::ShardDriver;
 use super::zab_driver::ZabDriver;
 use crate::server::pipeline::Now;
+use crate::server::pauses::Pauses;
 use crate::types::time::Time;
 
 /// How long a core may spin before it sleeps is a setting; a pause longer than this between two turns is a stall.
@@ -59,7 +60,7 @@ impl Core {
     pub async fn run(mut self) -> Ended {
         let tasks = Tasks::default();
         let (mut events, mut for_zab) = (Vec::new(), Vec::new());
-        let mut stalls = Stalls::new(clock::now(), TOLERATED_PAUSE);
+        let mut stalls = Pauses::new(clock::now(), TOLERATED_PAUSE);
         let mut stop_by: Option<Time> = None;
         if let Some(zab) = &mut self.zab {
             zab.start(&mut self.ring);
@@ -153,7 +154,7 @@ impl Core {
             && self.zab.as_ref().is_none_or(|zab| zab.nothing_waits())
     }
 
-    async fn sleep(&mut self, tasks: &Tasks, stalls: &mut Stalls, deadline: Option<Time>) {
+    async fn sleep(&mut self, tasks: &Tasks, stalls: &mut Pauses, deadline: Option<Time>) {
         if !self.spin.is_zero() {
             self.ring.submit();
             let until = clock::now() + self.spin;
