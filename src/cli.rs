@@ -22,6 +22,7 @@ use crate::io::run::{Server, ServerSettings, Started};
 use crate::io::settings::resolve;
 use crate::load;
 use crate::server::status::version_text;
+use crate::sim;
 use crate::types::limits;
 
 #[derive(Parser)]
@@ -39,6 +40,8 @@ enum Command {
     Dev(DevArgs),
     /// Drive any ZooKeeper server with load, and report.
     Bench(Box<load::args::BenchArgs>),
+    /// Run whole servers and their clients from seeds, break them, and check what clients were told.
+    Sim(sim::args::SimArgs),
 }
 
 #[derive(Args)]
@@ -74,6 +77,7 @@ pub fn run() -> ExitCode {
         Command::Dev(args) if args.servers > 1 => dev_ensemble(&args),
         Command::Dev(args) => dev_server(&args),
         Command::Bench(args) => return load::run(*args),
+        Command::Sim(args) => return sim::run::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

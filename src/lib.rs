@@ -90,6 +90,8 @@ pub mod server;
 
 pub mod ops;
 
+pub mod sim;
+
 pub mod io;
 
 pub mod load;

@@ -10,12 +10,13 @@
 
 use std::time::Duration;
 
-use super::clock::{self, Stalls};
+use super::clock;
 use super::executor::Tasks;
 use super::mesh::Sleeper;
 use super::ring::{Event, Ring};
 use super::shard_driver::ShardDriver;
 use super::zab_driver::ZabDriver;
+use crate::server::pauses::Pauses;
 use crate::server::pipeline::Now;
 use crate::types::time::Time;
 
@@ -62,9 +63,13 @@ impl Core {
     pub async fn run(mut self) -> Ended {
         let tasks = Tasks::default();
         let (mut events, mut for_zab) = (Vec::new(), Vec::new());
+<<<<<<< HEAD
         let is_member = self.zab.as_ref().is_some_and(|zab| zab.is_member());
         let tolerated = if is_member { MEMBER_TOLERATED_PAUSE } else { TOLERATED_PAUSE };
         let mut stalls = Stalls::new(clock::now(), tolerated);
+=======
+        let mut stalls = Pauses::new(clock::now(), TOLERATED_PAUSE);
+>>>>>>> ensemble
         let mut stop_by: Option<Time> = None;
         if let Some(zab) = &mut self.zab {
             zab.start(&mut self.ring);
@@ -160,7 +165,7 @@ impl Core {
             && self.zab.as_ref().is_none_or(|zab| zab.nothing_waits())
     }
 
-    async fn sleep(&mut self, tasks: &Tasks, stalls: &mut Stalls, deadline: Option<Time>) {
+    async fn sleep(&mut self, tasks: &Tasks, stalls: &mut Pauses, deadline: Option<Time>) {
         if !self.spin.is_zero() {
             self.ring.submit();
             let until = clock::now() + self.spin;

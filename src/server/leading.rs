@@ -13,11 +13,12 @@ use crate::storage::log_file::{EntryWriter, payload_of};
 use crate::tree::Tree;
 use crate::tree::effects::Effects;
 use crate::tree::prepare::RequestContext;
-use crate::tree::publication::{Origin, SessionChange};
+use crate::tree::publication::{Origin, SessionChange, Span};
 use crate::types::acl::Id;
 use crate::types::error_code::ErrorCode;
 use crate::types::ids::SessionId;
 use crate::types::limits;
+use crate::types::mutant::{self, Mutant};
 use crate::types::zxid::Zxid;
 use crate::wire::client::{OpCode, WriteRequest};
 use crate::wire::jute::Reader;
@@ -25,10 +26,6 @@ use crate::wire::txn::{Txn, TxnHeader, txn_type};
 use crate::zab::leases::Owner;
 use crate::zab::transport::SocketId;
 use crate::zab::{self, OwnedRequest, RoleName};
-
-/// From this counter on somebody else had better lead: the next epoch begins at 1 again, and a counter never overflows into
-/// its epoch (ZOOKEEPER-1277).
-const RESIGN_AT_COUNTER: u32 = 0xfff0_0000;
 
 /// A write that is to be prepared, wherever it comes from.
 pub(super) struct Asked<'a> {
@@ -171,15 +168,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             });
             shorter.expect("either is a few bytes");
         }
+        if self.effects.is_refused && mutant::is_active(Mutant::RefusedWithoutZxid) {
+            return self.answer_without_zxid(header, publishing);
+        }
         self.note_digest(header.zxid);
         self.log.append(header.zxid, &self.entry, &mut self.log_out);
         debug_assert!(self.log.unflushed_bytes() <= in_flight_bytes_max(self.settings.entry_bytes_max));
         let txn = payload_of(&self.entry).expect("it was framed above");
         self.proposal_size.record(txn.len());
         self.zab.step(now.time, zab::Input::Propose { zxid: header.zxid, txn });
-        if self.is_member && header.zxid.counter() == RESIGN_AT_COUNTER {
-            self.zab.step(now.time, zab::Input::Resign);
-        }
         self.snapshots.on_logged(self.entry.len());
         self.reply.clear();
         if let Some(op) = publishing.op
@@ -190,6 +187,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         }
         let changes = self.effects.changes_since(mark);
         self.push_published(header.zxid, publishing.session, changes, publishing.origin);
+    }
+
+    /// The mutant's way to refuse a write.
+    fn answer_without_zxid(&mut self, header: &TxnHeader, publishing: Publishing) {
+        self.tree.undo();
+        self.reply.clear();
+        if let Some(op) = publishing.op {
+            put_write_reply(&mut self.reply, op, header.cxid, header.zxid, &self.effects);
+        }
+        let at = self.effects.block.changes.len();
+        self.push_published(self.tree.head(), SessionChange::None, Span::new(at..at), publishing.origin);
     }
 
     /// A txn of our own making, or about a session.

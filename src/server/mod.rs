@@ -9,6 +9,7 @@ pub mod errands;
 pub mod install;
 pub mod leading;
 pub mod learning;
+pub mod pauses;
 pub mod pending;
 pub mod pipeline;
 pub mod publishing;

@@ -462,7 +462,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     /// When `Timeout` should come.
     pub fn deadline(&self) -> Option<Time> {
-        let logged = match self.role == RoleName::Leading && self.has_room() {
+        // What a stopping server would no longer do must not wake it.
+        let logged = match self.role == RoleName::Leading && self.has_room() && !self.is_stopping {
             true => [self.leases.next_deadline(), Some(self.reaper.deadline())],
             false => [None, None],
         };

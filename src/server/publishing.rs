@@ -7,6 +7,7 @@ use crate::shard::messages::{Tell, Told};
 use crate::tree::publication::{Block, Origin, PublishedTxn, SessionChange, Span};
 use crate::types::error_code::ErrorCode;
 use crate::types::limits;
+use crate::types::mutant::{self, Mutant};
 use crate::types::zxid::Zxid;
 use crate::wire::client::{put_frame, put_reply, put_reply_header};
 use crate::wire::jute::{Reader, Write};
@@ -136,7 +137,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         let digest = self.tree.settings().digest_enabled.then_some(self.committed_digest);
         let mut reader = self.tree.reader().expect("one reader per shard and one snapshot at a time");
         reader.hold();
-        out.push(Output::Snapshot(SnapshotJob { reader, zxid: self.tree.published(), digest }));
+        let is_wrong = mutant::is_active(Mutant::SnapshotOfUncommitted);
+        let zxid = if is_wrong { self.tree.head() } else { self.tree.published() };
+        out.push(Output::Snapshot(SnapshotJob { reader, zxid, digest }));
     }
 
     /// Gives memory back, a bounded piece at a time: more than one turn makes, so that it keeps up.

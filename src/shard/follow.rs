@@ -14,6 +14,7 @@ use crate::tree::{version_of, zxid_of};
 use crate::types::acl::{AclList, perms};
 use crate::types::ids::{ConnectionId, SessionId};
 use crate::types::limits;
+use crate::types::mutant::{self, Mutant};
 use crate::types::time::Time;
 use crate::types::zxid::Zxid;
 use crate::wire::client::{self, OpCode};
@@ -28,7 +29,7 @@ impl Shard {
                 self.follow_txn(now, block, txn, out);
                 self.desk.followed = txn.zxid;
             }
-            if let Some(last) = block.last() {
+            if let Some(last) = block.last().filter(|_| !mutant::is_active(Mutant::ReplyBeforeAdoption)) {
                 self.desk.adopt(last);
             }
             self.desk.is_moving = true;
@@ -39,13 +40,16 @@ impl Shard {
         let own = txn.origin.filter(|origin| origin.shard == self.desk.settings.id);
         if let Some(origin) = own {
             self.catch_up(now, origin.connection, out);
+            if mutant::is_active(Mutant::ReplyBeforeEvents) {
+                self.answer(now, block, txn, origin, out);
+            }
         }
         if self.desk.watches.paths() > 0 {
             for change in block.changes(txn) {
                 self.fire(txn.zxid, block, change);
             }
         }
-        if let Some(origin) = own {
+        if let Some(origin) = own.filter(|_| !mutant::is_active(Mutant::ReplyBeforeEvents)) {
             self.answer(now, block, txn, origin, out);
         }
         if let SessionChange::Closed(session) = txn.session {
@@ -120,7 +124,7 @@ impl Shard {
         desk.count_answer(connection, op, xid, txn.zxid, since, now);
         desk.mark_dirty(connection);
         if connection.has_read_in_front() {
-            desk.adopt(txn.zxid);
+            desk.adopt(if mutant::is_active(Mutant::ReadsBehindWriteJump) { desk.published() } else { txn.zxid });
             desk.serve_waiting_reads(now, connection);
         }
         if let Phase::Closing { .. } = connection.phase

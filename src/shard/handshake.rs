@@ -4,6 +4,7 @@ use super::connection::{Connection, Phase};
 use super::machine::{Desk, Next};
 use super::messages::Ask;
 use crate::types::ids::SessionId;
+use crate::types::mutant::{self, Mutant};
 use crate::types::time::Time;
 use crate::wire::client::{self, ConnectRequest};
 
@@ -22,7 +23,7 @@ impl Desk {
             tracing::info!(peer = %c.peer, %seen, "client has seen a newer zxid than this server has; it has to try another");
             return Next::Close;
         }
-        if seen > self.version() {
+        if seen > self.version() && !mutant::is_active(Mutant::LastZxidSeenIgnored) {
             return Next::Hold;
         }
         c.stats.packets_received += 1;

@@ -26,6 +26,7 @@ use crate::tree::zxid_of;
 use crate::types::error_code::ErrorCode;
 use crate::types::ids::{ConnectionId, SessionId, ShardId};
 use crate::types::limits;
+use crate::types::mutant::{self, Mutant};
 use crate::types::time::{Time, WallTime};
 use crate::types::zxid::Zxid;
 use crate::wire::client::{self, AuthPacket, OpCode, RequestHeader};
@@ -304,6 +305,10 @@ impl Shard {
         desk.waiting_reads -= connection.outstanding() - connection.writes_outstanding();
         connection.waiting_lengths().for_each(|len| desk.large.end(len));
         desk.is_moving = true;
+        if connection.is_touched {
+            // The next report would not find it, and its session would be taken for silent since the one before.
+            desk.batch.touched.extend(connection.session());
+        }
         if let Some(session) = connection.session()
             && desk.sessions.get(&session) == Some(&id)
         {
@@ -617,7 +622,7 @@ impl Desk {
         if is_forwarded {
             c.wait(Waiting::Write { op, xid: header.xid, len: payload.len(), since: now });
             self.forward(c, session, header.xid, op, body.rest());
-        } else if c.is_waiting() {
+        } else if c.is_waiting() && !mutant::is_active(Mutant::ReadsOvertakeWrites) {
             c.wait(Waiting::Read { payload: payload.into(), since: now });
             self.waiting_reads += 1;
         } else {

@@ -25,6 +25,7 @@ use crate::tree::publication::{Change, ChangeKind};
 use crate::types::acl::AclList;
 use crate::types::ids::ConnectionId;
 use crate::types::limits;
+use crate::types::mutant::{self, Mutant};
 use crate::types::path;
 use crate::types::zxid::Zxid;
 use crate::wire::client::EventType;
@@ -633,6 +634,7 @@ pub enum CatchUp {
 
 /// `relative` is the last zxid that the client saw; `znode` the mzxid and pzxid of the path, if it exists.
 pub fn catch_up(list: Restored, znode: Option<(Zxid, Zxid)>, relative: i64) -> CatchUp {
+    let relative = if mutant::is_active(Mutant::WatchCatchUpSkipped) { i64::MAX } else { relative };
     let is_newer = |zxid: Zxid| zxid.as_i64() > relative;
     match (list, znode) {
         (Restored::Data | Restored::Child, None) => CatchUp::Send(EventType::NodeDeleted),

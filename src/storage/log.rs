@@ -22,6 +22,7 @@ use std::time::Duration;
 use self::open_file::{LogFile, WriteRange, Zeroing};
 use super::log_file;
 use crate::types::limits::{FLUSH_LIMIT, LOG_IN_FLIGHT_BYTES_MAX, STOP_ON_FULL_DISK_LIMIT};
+use crate::types::mutant::{self, Mutant};
 use crate::types::time::{Time, Wait};
 use crate::types::zxid::Zxid;
 
@@ -457,7 +458,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
     fn on_no_space(&mut self, id: FileId) {
         if self.spare == (Spare::Preparing { file: id }) {
             self.spare = Spare::None;
-            self.no_space.prepare = true;
+            self.no_space.prepare = self.wants_spare();
         }
         let is_last = self.files.back().is_some_and(|file| file.id == id);
         if let Some(file) = self.file_mut(id) {
@@ -476,6 +477,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
 
     fn on_stop(&mut self, out: &mut Vec<Output<B>>) {
         self.stopping = true;
+        self.no_space.prepare &= self.wants_spare();
         if let Some(file) = self.files.back_mut() {
             file.sealed = true;
         }
@@ -504,8 +506,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         }
     }
 
+    /// A log that is stopping needs another file only for what came before it had one.
+    fn wants_spare(&self) -> bool {
+        !self.stopping || !self.early.is_empty()
+    }
+
     fn prepare_spare(&mut self, out: &mut Vec<Output<B>>) {
-        if self.spare != Spare::None || (self.stopping && self.early.is_empty()) {
+        if self.spare != Spare::None || !self.wants_spare() {
             return;
         }
         let file = self.next_file;
@@ -535,12 +542,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
             && write.done
         {
             let Some(file) = self.files.iter_mut().find(|file| file.id == write.file) else { break };
-            if !file.named {
+            if !file.named && !mutant::is_active(Mutant::FlushBeforeName) {
                 break;
             }
-            self.flushed = write.upto.unwrap_or(self.flushed);
+            self.flushed = write.upto.unwrap_or(self.flushed).max(self.flushed);
             self.in_flight.pop_front();
         }
+        let is_early = |write: &&InFlight| write.done && mutant::is_active(Mutant::FlushOutOfOrder);
+        let early = self.in_flight.iter().filter(|write| is_early(write) || mutant::is_active(Mutant::AckBeforeFlush));
+        self.flushed = early.filter_map(|write| write.upto).fold(self.flushed, Zxid::max);
         if self.flushed > before {
             out.push(Output::Flushed { upto: self.flushed });
         }
@@ -609,7 +619,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Log<B> {
         let Some(file) = self.files.iter_mut().find(|file| !file.is_started()) else { return false };
         // The block that the last write ended in is written again, so that write must be over; and a file starts only
         // once the one before it is whole, or a crash would leave a hole between the two.
-        if self.in_flight.iter().any(|write| !write.done && (write.partial || write.file != file.id)) {
+        let must_wait = |write: &InFlight| {
+            let shares_block = write.partial && !mutant::is_active(Mutant::WritesShareBlock);
+            !write.done && (shares_block || write.file != file.id)
+        };
+        if self.in_flight.iter().any(must_wait) {
             return false;
         }
         let Some(mut buffer) = self.buffers.pop() else { return false };

@@ -20,6 +20,7 @@ use super::snapshot_file::{self, SnapshotFileReader};
 use crate::types::acl::AclList;
 use crate::types::ids::SessionId;
 use crate::types::limits;
+use crate::types::mutant::{self, Mutant};
 use crate::types::stat::StatPersisted;
 use crate::types::zxid::Zxid;
 use crate::wire::peek;
@@ -398,7 +399,8 @@ impl Recovery<'_> {
         if log.first.is_none() {
             return self.remove_log(path.clone());
         }
-        if !self.options.read_only && at(path, file.metadata())?.len() > stop.offset {
+        let cuts = !self.options.read_only && !mutant::is_active(Mutant::TornTailLeft);
+        if cuts && at(path, file.metadata())?.len() > stop.offset {
             at(path, file.set_len(stop.offset).and_then(|()| file.sync_all()))?;
         }
         Ok(())

@@ -10,6 +10,7 @@ use super::publication::ChangeKind;
 use super::store::{DataChange, StoreError, Writer};
 use crate::types::acl::AclList;
 use crate::types::error_code::ErrorCode;
+use crate::types::mutant::{self, Mutant};
 use crate::types::path;
 use crate::types::stat::{CONTAINER_OWNER, OwnerKind, StatPersisted};
 use crate::types::time::WallTime;
@@ -88,7 +89,8 @@ impl Tree {
                 Outcome::Done
             }
             Txn::CloseSession { paths } => {
-                for path in paths.iter().flatten() {
+                let left_behind = usize::from(mutant::is_active(Mutant::EphemeralLeftBehind));
+                for path in paths.iter().flatten().skip(left_behind) {
                     self.delete(at, path, effects);
                 }
                 self.close_session(at, header.session.0, effects);
@@ -264,8 +266,9 @@ impl Tree {
 
     /// Whatever the session still owns goes, then the session.
     fn close_session(&mut self, at: Moment, session: i64, effects: &mut Effects) {
-        for path in self.owned_paths(session) {
-            self.delete(at, &path, effects);
+        let left_behind = usize::from(mutant::is_active(Mutant::EphemeralLeftBehind));
+        for path in self.owned_paths(session).iter().skip(left_behind) {
+            self.delete(at, path, effects);
         }
         if self.store.session(session).is_some() {
             self.store.remove_session(session).expect("it is there");

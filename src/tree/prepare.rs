@@ -12,6 +12,7 @@ use super::{Tree, quota};
 use crate::types::acl::{AclList, Id, perms};
 use crate::types::error_code::ErrorCode;
 use crate::types::limits;
+use crate::types::mutant::{self, Mutant};
 use crate::types::path;
 use crate::types::stat::{OwnerKind, TTL_MAX_MS};
 use crate::wire::client::{AclEntries, Create, CreateMode, OpCode, WriteRequest};
@@ -100,8 +101,10 @@ impl Tree {
                     txns.push(txn);
                 }
                 Err(error) => {
-                    self.undo();
-                    self.begin(context.header.zxid);
+                    if !mutant::is_active(Mutant::MultiHalfApplied) {
+                        self.undo();
+                        self.begin(context.header.zxid);
+                    }
                     effects.take_back(mark);
                     // What Java meets with an exception of no ZooKeeper code has no result of its own.
                     if error == ErrorCode::MarshallingError {

@@ -9,6 +9,7 @@ pub mod digest_algorithm;
 pub mod error_code;
 pub mod ids;
 pub mod limits;
+pub mod mutant;
 pub mod path;
 pub mod stat;
 pub mod summary;

@@ -11,6 +11,7 @@ use ahash::AHashMap;
 use super::transport::SocketId;
 use crate::types::error_code::ErrorCode;
 use crate::types::ids::{ConnectionId, SessionId, ShardId};
+use crate::types::mutant::{self, Mutant};
 use crate::types::time::Time;
 
 /// Who speaks for a session: set when it is opened or re-attached. A write that comes another way is refused
@@ -133,6 +134,7 @@ impl Leases {
     pub fn touch(&mut self, now: Time, session: SessionId) -> bool {
         let (granularity, report_delay) = (self.granularity, self.report_delay);
         match self.leases.get_mut(&session) {
+            Some(lease) if !lease.closing && mutant::is_active(Mutant::TouchesIgnored) => true,
             Some(lease) if !lease.closing => {
                 lease.deadline = lease.deadline.max(round_up(now, lease.timeout, granularity, report_delay));
                 true
@@ -182,7 +184,18 @@ impl Leases {
 
     /// The closeSession is applied.
     pub fn remove(&mut self, session: SessionId) {
+        if mutant::is_active(Mutant::SessionClosedTwice) {
+            return self.reopen(session);
+        }
         self.leases.remove(&session);
+    }
+
+    /// The mutant's way to remove a session.
+    fn reopen(&mut self, session: SessionId) {
+        if let Some(lease) = self.leases.get_mut(&session) {
+            lease.closing = false;
+            self.buckets.entry(lease.bucket).or_default().push(session);
+        }
     }
 
     /// When `expire` wants to be called.
@@ -219,6 +232,9 @@ impl Leases {
 
     /// A stall of our own is nobody's silence: every lease is pushed out by it.
     pub fn push_out(&mut self, stall: Duration) {
+        if mutant::is_active(Mutant::StallCountsAsSilence) {
+            return;
+        }
         for lease in self.leases.values_mut() {
             lease.deadline = lease.deadline + stall;
         }

@@ -271,6 +271,30 @@ fn a_full_disk_is_known_while_a_reserve_is_left_and_ends_by_itself() {
 }
 
 #[test]
+fn a_stop_on_a_full_disk_ends_once_there_is_space() {
+    let mut bench = Bench::new(config());
+    bench.settle();
+    bench.space = false;
+    let mut zxid = 0;
+    // More than the reserve takes: closings are never refused.
+    while bench.log.accepts_writes() || bench.flushed == Zxid(zxid) {
+        zxid += 1;
+        bench.append(zxid, 3000);
+        bench.step(Input::Submit);
+        bench.settle();
+    }
+    bench.step(Input::Stop);
+    bench.settle();
+    assert!(!bench.trace.contains(&"stopped".to_owned()));
+    bench.space = true;
+    let retry = bench.log.deadline().unwrap();
+    bench.step_at(retry, Input::Timeout);
+    bench.settle();
+    assert_eq!(bench.flushed, Zxid(zxid));
+    assert_eq!(bench.trace.last().unwrap(), "stopped");
+}
+
+#[test]
 fn on_a_full_disk_nothing_is_written_beyond_what_is_allocated() {
     let mut bench = Bench::new(config());
     bench.settle();
