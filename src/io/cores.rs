@@ -17,8 +17,8 @@ use super::peer::CannotListen;
 use super::ring::{Event, Ring};
 use super::shard_driver::ShardDriver;
 use super::zab_driver::ZabDriver;
-use crate::server::pipeline::Now;
 use crate::server::pauses::Pauses;
+use crate::server::pipeline::Now;
 use crate::types::time::Time;
 
 /// How long a core may spin before it sleeps is a setting; a pause longer than this between two turns is a stall.

@@ -33,7 +33,7 @@ const HEARING_TOLERANCE: Duration = Duration::from_millis(500);
 const EVENTS_PER_SECOND_MAX: u32 = 100_000;
 
 /// What a seed came to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     pub seed: u64,
     /// Two runs of a seed have the same.
@@ -419,15 +419,15 @@ impl Ensemble {
                 let owner = Owner::ClientPort { server, boot, connection };
                 around.network.accept(around.scheduler, end, owner);
             }),
-            Listener::Peer(port) => self.with_process(server, boot, |process, around| {
-                match process.on_peer_knock(end, port, around) {
+            Listener::Peer(port) => {
+                self.with_process(server, boot, |process, around| match process.on_peer_knock(end, port, around) {
                     Some(socket) => {
                         let owner = Owner::Peer { server, boot, socket };
                         around.network.accept(around.scheduler, end, owner);
                     }
                     None => around.network.refuse(around.scheduler, end),
-                }
-            }),
+                })
+            }
         }
     }
 

@@ -65,11 +65,24 @@ pub enum Fault {
         lag: Duration,
     },
     /// Two servers do not hear each other, or one the other.
-    Part { one: ServerIndex, other: ServerIndex, there: bool, back: bool },
+    Part {
+        one: ServerIndex,
+        other: ServerIndex,
+        there: bool,
+        back: bool,
+    },
     /// A server hears no other, or is heard by none.
-    Isolate { server: ServerIndex, hears: bool, is_heard: bool },
+    Isolate {
+        server: ServerIndex,
+        hears: bool,
+        is_heard: bool,
+    },
     /// A link between two servers is slow.
-    SlowLink { one: ServerIndex, other: ServerIndex, lag: Duration },
+    SlowLink {
+        one: ServerIndex,
+        other: ServerIndex,
+        lag: Duration,
+    },
     /// Somebody sets the wall clock.
     ClockJump {
         server: ServerIndex,

@@ -110,8 +110,12 @@ impl Order {
             return Err(format!("I-10: server {} shows {upto}, which is in nobody's log", server.0));
         }
         // What is on too few disks belongs to a history that nobody led on with.
-        let new: Vec<Zxid> =
-            self.known.range(Zxid(decided.0 + 1)..=upto).map(|(zxid, _)| *zxid).filter(|zxid| is_durable(*zxid)).collect();
+        let new: Vec<Zxid> = self
+            .known
+            .range(Zxid(decided.0 + 1)..=upto)
+            .map(|(zxid, _)| *zxid)
+            .filter(|zxid| is_durable(*zxid))
+            .collect();
         if new.last() != Some(&upto) {
             return Err(format!("J-03: server {} shows {upto}, which is not durable on enough disks", server.0));
         }

@@ -156,12 +156,7 @@ pub fn truncate(
 }
 
 /// Makes a leader's snapshot the server's own.
-pub fn install(
-    scratch: &Scratch,
-    disk: &mut Disk,
-    scenario: &ServerScenario,
-    job: SnapshotJob,
-) -> Result<u64, String> {
+pub fn install(scratch: &Scratch, disk: &mut Disk, scenario: &ServerScenario, job: SnapshotJob) -> Result<u64, String> {
     disk.write_out(&scratch.directory()).map_err(io_error)?;
     let zxid = job.zxid;
     let bytes = serialize(job).map_err(io_error)?;

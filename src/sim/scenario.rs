@@ -263,6 +263,7 @@ fn zab(seed: u64, index: usize, tick: Duration, dice: &mut Dice) -> ZabSettings 
         server: ServerId(index as i64 + 1),
         tick,
         entry_bytes_max: limits::FRAME_BYTES_MAX + limits::EXTRA_BYTES_MAX,
+        leader_serves: true,
         snapshots: SnapshotSettings { txns: dice.within(40..=1500), log_bytes: None },
         containers: ContainerSettings {
             check_interval: Duration::from_secs(60),
