@@ -15,7 +15,7 @@ const THREADS: usize = 2;
 
 /// Shorter than from the command line, so that a thousand seeds fit into the inner gate.
 fn short() -> Wish {
-    Wish { faults_for: Duration::from_secs(8), ..Wish::default() }
+    Wish { faults_for: Duration::from_secs(6), ..Wish::default() }
 }
 
 /// The lines that explain a failure.
@@ -36,7 +36,7 @@ fn a_thousand_seeds_keep_every_promise() {
     let totals = run_seeds(1..1001, short(), THREADS, None, false);
     check(&totals, short());
     assert_eq!(totals.seeds, 1000);
-    assert!(totals.answered > 150 * totals.seeds, "clients get something done: {totals:?}");
+    assert!(totals.answered > 100 * totals.seeds, "clients get something done: {totals:?}");
 }
 
 #[test]
