@@ -39,6 +39,10 @@ class Break:
     needs_namespaces: bool = False
 
 
+def nothing(_, member):
+    pass
+
+
 def kill(_, member):
     member.signal(signal.SIGKILL)
 
@@ -74,6 +78,8 @@ BREAKS = [
     Break("vanish", "the leader's host vanishes", "leader", cut, undo_early=heal, needs_namespaces=True),
     Break("stop", "planned stop (SIGTERM) of the leader", "leader", stop, undo=start_again),
     Break("follower", "kill -9 of a follower", "follower", kill, undo=start_again),
+    # What the machine itself does to the writers.
+    Break("nothing", "nothing happens", "follower", nothing),
 ]
 
 

@@ -104,6 +104,32 @@ fn a_follower_that_was_away_catches_up_from_the_log() {
 }
 
 #[test]
+fn a_follower_that_was_away_for_long_gets_what_it_lacks_out_of_the_files() {
+    let mut ensemble = with(&["snapshotSizeFactor=1000000"]);
+    let (leader, away) = (ensemble.leader(), ensemble.follower());
+    let mut client = ensemble.client(leader);
+    assert!(succeeded(&client.create("/a", b"", 0)));
+    ensemble.kill(away);
+    // More than is kept in memory.
+    for round in 0..700_u32 {
+        let set = client.set_data("/a", &[round.to_be_bytes(); 10_000].concat());
+        assert!(succeeded(&set), "{set:?}\n{}", ensemble.words());
+    }
+    let syncs = |key| ensemble.members[leader].mntr(key).expect("a number");
+    assert_eq!((syncs("zk_diff_count"), syncs("zk_snap_count")), ("2".to_owned(), "0".to_owned()));
+    ensemble.start_one(away);
+    ensemble.until_all_serve();
+    assert_eq!(read(&mut ensemble.client(away), "/a"), Some([699_u32.to_be_bytes(); 10_000].concat()));
+    let syncs = |key| ensemble.members[leader].mntr(key).expect("a number");
+    assert_eq!(
+        (syncs("zk_diff_count"), syncs("zk_snap_count")),
+        ("3".to_owned(), "0".to_owned()),
+        "{}",
+        ensemble.words()
+    );
+}
+
+#[test]
 fn a_server_with_an_empty_directory_gets_everything() {
     let mut ensemble = three();
     let away = ensemble.follower();

@@ -148,13 +148,17 @@ impl Servers {
         }
     }
 
-    /// Processes that have ended since the last time.
+    /// Processes that have ended since the last time, and the last words of those that were not killed.
     pub fn ended(&mut self) -> Vec<(u16, Ending)> {
         let mut ended = Vec::new();
         for (id, server) in &mut self.all {
             let Some(child) = &mut server.child else { continue };
             if let Ok(Some(status)) = child.try_wait() {
-                ended.push((*id, status.to_string()));
+                let words = match status.code() {
+                    Some(0) | None => String::new(),
+                    Some(_) => last_line(&server.directory.join("server.log")),
+                };
+                ended.push((*id, format!("{status}{words}")));
                 server.child = None;
                 server.mode = Mode::Down;
             }
@@ -198,6 +202,11 @@ impl Drop for Servers {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn last_line(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines().last().map_or(String::new(), |line| format!(": {line}"))
 }
 
 fn mode_of(client: SocketAddr) -> Mode {

@@ -13,7 +13,6 @@ use std::time::Duration;
 use super::clock;
 use super::executor::Tasks;
 use super::mesh::Sleeper;
-use super::peer::CannotListen;
 use super::ring::{Event, Ring};
 use super::shard_driver::ShardDriver;
 use super::zab_driver::ZabDriver;
@@ -30,10 +29,21 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub enum Ended {
     Stopped,
-    /// The process must end: the text says why.
-    Fatal(String),
-    /// The process must end: a member that cannot be reached is none.
-    CannotListen(CannotListen),
+    Fatal(Fatal),
+}
+
+/// Why the process must end, and with which code (storage reference 1.17).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fatal {
+    pub what: String,
+    pub exit_code: i32,
+}
+
+impl From<String> for Fatal {
+    /// An unexpected error.
+    fn from(what: String) -> Fatal {
+        Fatal { what, exit_code: 1 }
+    }
 }
 
 pub struct Core {
@@ -66,7 +76,7 @@ impl Core {
             }
             self.turn(now, &mut events, &mut for_zab);
             if let Some(ended) = self.ended(now.time, &mut stop_by) {
-                if let (Ended::Fatal(_) | Ended::CannotListen(_), Some(zab)) = (&ended, &mut self.zab) {
+                if let (Ended::Fatal(_), Some(zab)) = (&ended, &mut self.zab) {
                     zab.abandon_helpers();
                 }
                 return ended;
@@ -120,13 +130,8 @@ impl Core {
     }
 
     fn ended(&self, now: Time, stop_by: &mut Option<Time>) -> Option<Ended> {
-        if let Some(zab) = &self.zab {
-            if let Some(what) = zab.fatal() {
-                return Some(Ended::Fatal(what.to_owned()));
-            }
-            if let Some(what) = zab.cannot_listen() {
-                return Some(Ended::CannotListen(what.clone()));
-            }
+        if let Some(fatal) = self.zab.as_ref().and_then(|zab| zab.fatal()) {
+            return Some(Ended::Fatal(fatal));
         }
         let zab_is_done = self.zab.as_ref().is_none_or(|zab| zab.has_stopped());
         let shard_is_told = self.shard.as_ref().is_none_or(|shard| shard.is_stopping());

@@ -3,13 +3,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
+use super::cores::Fatal;
 use super::disk::Errand;
 use super::epoch_writer::{EpochWriter, EpochsWritten};
 use super::mesh::{Doorbell, Inbox, channel};
-use super::peer::{CannotListen, News, PeerSettings, Peers};
+use super::peer::{News, PeerSettings, Peers};
 use super::ring::{Event, Ring};
 use super::snapshot_writer::{self, SnapshotWriterSettings};
 use super::transfers::{Answer, TransferSettings, Transfers};
@@ -28,6 +30,13 @@ use crate::zab::{self, Epochs, LogRead};
 
 /// Changes of the epochs that may be on their way to the disk: the machine asks for one at a time.
 const EPOCHS_MAX: usize = 4;
+
+/// They usually take a few milliseconds.
+const SLOW_EPOCHS: Duration = Duration::from_millis(250);
+
+/// What the process exits with when a leader's order to cut the log cannot be obeyed, and when a port cannot be bound.
+const TRUNCATION_FAILED: i32 = 13;
+const CANNOT_LISTEN: i32 = 14;
 
 /// What of the configuration it needs.
 #[derive(Clone, Debug)]
@@ -59,11 +68,11 @@ pub enum MemberInput {
         bytes: u64,
     },
     /// The process must end.
-    Fatal(String),
+    Fatal(Fatal),
 }
 
 /// What became of an errand.
-type ErrandDone = Result<MemberInput, String>;
+type ErrandDone = Result<MemberInput, Fatal>;
 
 /// How to work on the directories.
 struct Files {
@@ -176,8 +185,9 @@ impl MemberDriver {
         self.peers.deadline()
     }
 
-    pub fn cannot_listen(&self) -> Option<&CannotListen> {
-        self.peers.fatal()
+    /// A port could not be bound, however often it was tried.
+    pub fn fatal(&self) -> Option<Fatal> {
+        self.peers.fatal().map(|what| Fatal { what: what.to_string(), exit_code: CANNOT_LISTEN })
     }
 
     /// For the end after a failure.
@@ -222,7 +232,10 @@ impl MemberDriver {
     pub fn truncate(&self, job: TruncateJob) -> Errand {
         self.errand(move |files| match recovery::truncate(&files.recovery, &files.tree, job) {
             Ok(tree) => Ok(MemberInput::Truncated { tree: Box::new(tree) }),
-            Err(error) => Err(format!("the log could not be cut behind {}: {error}", job.to)),
+            Err(error) => {
+                let what = format!("the log could not be cut behind {}: {error}", job.to);
+                Err(Fatal { what, exit_code: TRUNCATION_FAILED })
+            }
         })
     }
 
@@ -230,7 +243,7 @@ impl MemberDriver {
     pub fn install(&self, job: SnapshotJob) -> Errand {
         self.errand(move |files| match snapshot_writer::install(&files.snapshots, &files.recovery, job) {
             Ok(bytes) => Ok(MemberInput::Installed { bytes }),
-            Err(error) => Err(format!("the leader's snapshot could not be written: {error}")),
+            Err(error) => Err(format!("the leader's snapshot could not be written: {error}").into()),
         })
     }
 
@@ -248,6 +261,12 @@ fn on_epochs(written: EpochsWritten) -> MemberInput {
     let EpochsWritten { epochs, result, took } = written;
     match result {
         Ok(()) => {
+            if took > SLOW_EPOCHS {
+                tracing::warn!(
+                    took_ms = took.as_millis() as u64,
+                    "writing the epoch files took long; every change of leader waits for it: look at the disk"
+                );
+            }
             tracing::debug!(
                 accepted = epochs.accepted,
                 current = epochs.current,
@@ -256,10 +275,13 @@ fn on_epochs(written: EpochsWritten) -> MemberInput {
             );
             MemberInput::EpochsStored(epochs)
         }
-        Err(error) => MemberInput::Fatal(format!(
-            "the epochs {} and {} could not be written to acceptedEpoch and currentEpoch: {error}. Nothing was promised, and it \
-             is not tried again: look at the disk, then start anew",
-            epochs.accepted, epochs.current
-        )),
+        Err(error) => MemberInput::Fatal(
+            format!(
+                "the epochs {} and {} could not be written to acceptedEpoch and currentEpoch: {error}. Nothing was promised, \
+                 and it is not tried again: look at the disk, then start anew",
+                epochs.accepted, epochs.current
+            )
+            .into(),
+        ),
     }
 }

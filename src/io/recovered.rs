@@ -69,7 +69,7 @@ pub fn recover_state(settings: &ServerSettings) -> Result<Recovered, ServerError
             false if is_member => {
                 tracing::warn!("the database is empty and not trusted: this member waits for a leader to fill it")
             }
-            false => return Err(ServerError::Fatal(NOT_TRUSTED.to_owned())),
+            false => return Err(ServerError::Fatal(NOT_TRUSTED.to_owned().into())),
         }
     }
     let Some(history) = history else { return Ok(Recovered { tree, member: None }) };

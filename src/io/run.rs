@@ -11,14 +11,13 @@ use glommio::ExecutorJoinHandle;
 use super::admission::Admission;
 use super::bind::{bind_any, bind_to};
 use super::clock;
-use super::cores::{Core, Ended};
+use super::cores::{Core, Ended, Fatal};
 use super::disk::Disk;
 use super::executor::start_core;
 use super::log_driver::LogDriver;
 use super::mail::{Newcomer, ToShard, ToZab};
 use super::member::{MemberPlan, MemberSettings};
 use super::mesh::{Doorbell, Inbox, Outbox, Sleeper, channel};
-use super::peer::CannotListen;
 use super::placement::{self, Placement};
 use super::process::Process;
 use super::recovered::{self, Recovered, RecoveredMember};
@@ -79,14 +78,12 @@ pub enum ServerError {
         error: io::Error,
     },
     Ring(RingRefused),
-    /// A member's election or quorum port.
-    CannotListen(CannotListen),
     Epochs(EpochError),
     Io {
         doing: String,
         error: io::Error,
     },
-    Fatal(String),
+    Fatal(Fatal),
 }
 
 impl ServerError {
@@ -95,12 +92,11 @@ impl ServerError {
         match self {
             ServerError::Recovery(error) => error.exit_code(),
             ServerError::Ring(_) => i32::from(super::ring_refused::EXIT_CODE),
-            ServerError::CannotListen(_) => 14,
             ServerError::TtlWithoutOption
             | ServerError::Epochs(_)
             | ServerError::Bind { .. }
-            | ServerError::Io { .. }
-            | ServerError::Fatal(_) => 1,
+            | ServerError::Io { .. } => 1,
+            ServerError::Fatal(fatal) => fatal.exit_code,
         }
     }
 }
@@ -118,10 +114,9 @@ impl fmt::Display for ServerError {
                 "cannot listen on {address}: {error}. Is another server running there? clientPort sets another port"
             ),
             ServerError::Ring(refused) => refused.fmt(f),
-            ServerError::CannotListen(what) => what.fmt(f),
             ServerError::Epochs(error) => error.fmt(f),
             ServerError::Io { doing, error } => write!(f, "{doing}: {error}"),
-            ServerError::Fatal(what) => f.write_str(what),
+            ServerError::Fatal(fatal) => f.write_str(&fatal.what),
         }
     }
 }
@@ -179,10 +174,9 @@ impl Server {
         for core in self.cores {
             match core.join() {
                 Ok(Ok(Ended::Stopped)) => {}
-                Ok(Ok(Ended::Fatal(what))) => return Err(ServerError::Fatal(what)),
-                Ok(Ok(Ended::CannotListen(what))) => return Err(ServerError::CannotListen(what)),
+                Ok(Ok(Ended::Fatal(fatal))) => return Err(ServerError::Fatal(fatal)),
                 Ok(Err(refused)) => return Err(ServerError::Ring(refused)),
-                Err(error) => return Err(ServerError::Fatal(format!("a core ended: {error}"))),
+                Err(error) => return Err(ServerError::Fatal(format!("a core ended: {error}").into())),
             }
         }
         Ok(())
@@ -276,7 +270,7 @@ impl Plan {
             let (to_shard, from_zab) = channel::<ToShard>(MAIL_MAX, &doorbell_of(at));
             from_shards.push(from_shard);
             to_shards.push(to_shard);
-            let reader = tree.reader().ok_or_else(|| ServerError::Fatal("too many shards".to_owned()))?;
+            let reader = tree.reader().ok_or_else(|| ServerError::Fatal("too many shards".to_owned().into()))?;
             let shard_settings = ShardSettings { id: ShardId(at as u16), ..settings.shard.clone() };
             let seed = clock::now().0 ^ settings.zab.seed;
             let shard = Shard::new(shard_settings, reader, publisher.cursor(), [seed, !seed, seed << 1, seed >> 1]);
@@ -354,14 +348,13 @@ impl Seat {
             let mut core = self.sit_down(sleeper, &settings, &process)?;
             core.ring.submit();
             let ended = core.run().await;
-            match ended {
-                Ended::Stopped => {}
-                Ended::Fatal(_) | Ended::CannotListen(_) => process.stop(),
+            if matches!(ended, Ended::Fatal(_)) {
+                process.stop();
             }
             Ok(ended)
         };
         start_core(name, cpu, main)
-            .map_err(|error| ServerError::Fatal(format!("core {name} could not be started: {error}")))
+            .map_err(|error| ServerError::Fatal(format!("core {name} could not be started: {error}").into()))
     }
 
     /// On the thread itself: a ring belongs to the thread that made it.

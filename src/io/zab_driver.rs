@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock;
+use super::cores::Fatal;
 use super::disk::DiskEvent;
 use super::log_driver::LogDriver;
 use super::mail::{ToShard, ToZab};
 use super::member::{MemberDriver, MemberInput};
 use super::mesh::{Full, Inbox, Outbox};
-use super::peer::CannotListen;
 use super::process::Process;
 use super::ring::{Event, LogBuffer, Ring};
 use super::snapshot_writer::{SnapshotDone, SnapshotHelper};
@@ -62,7 +62,7 @@ pub struct ZabDriver {
     is_stopping: bool,
     has_stopped: bool,
     /// Why the process must end.
-    fatal: Option<String>,
+    fatal: Option<Fatal>,
 }
 
 impl ZabDriver {
@@ -131,13 +131,8 @@ impl ZabDriver {
     }
 
     /// Why the process must end now, if it must.
-    pub fn fatal(&self) -> Option<&str> {
-        self.fatal.as_deref()
-    }
-
-    /// A member's port could not be bound, however often it was tried.
-    pub fn cannot_listen(&self) -> Option<&CannotListen> {
-        self.member.as_ref()?.cannot_listen()
+    pub fn fatal(&self) -> Option<Fatal> {
+        self.fatal.clone().or_else(|| self.member.as_ref()?.fatal())
     }
 
     /// The machine's first wishes, from its making.
@@ -218,8 +213,8 @@ impl ZabDriver {
             }
             MemberInput::Truncated { tree } => Input::Truncated { tree },
             MemberInput::Installed { bytes } => Input::Installed { bytes },
-            MemberInput::Fatal(what) => {
-                self.fatal = Some(what);
+            MemberInput::Fatal(fatal) => {
+                self.fatal = Some(fatal);
                 return;
             }
         };
@@ -354,7 +349,7 @@ impl ZabDriver {
             match output {
                 Output::Log(output) => {
                     if let Err(what) = self.log.carry_out(ring, output) {
-                        self.fatal = Some(what);
+                        self.fatal = Some(what.into());
                     }
                 }
                 Output::Tell(told) => self.tell(told.shard, ToShard::Tell(told.tell)),
@@ -377,10 +372,10 @@ impl ZabDriver {
                 | Output::Truncate(_)
                 | Output::Install(_) => {
                     if let Err(what) = self.carry_out_for_member(output, ring) {
-                        self.fatal = Some(what);
+                        self.fatal = Some(what.into());
                     }
                 }
-                Output::Fatal { what } => self.fatal = Some(what),
+                Output::Fatal { what } => self.fatal = Some(what.into()),
             }
         }
         self.out = out;

@@ -27,10 +27,6 @@ use crate::zab::leases::Owner;
 use crate::zab::transport::SocketId;
 use crate::zab::{self, OwnedRequest, RoleName};
 
-/// From this counter on somebody else had better lead: the next epoch begins at 1 again, and a counter never overflows into
-/// its epoch (ZOOKEEPER-1277).
-const RESIGN_AT_COUNTER: u32 = 0xfff0_0000;
-
 /// A write that is to be prepared, wherever it comes from.
 pub(super) struct Asked<'a> {
     pub session: SessionId,
@@ -181,9 +177,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         let txn = payload_of(&self.entry).expect("it was framed above");
         self.proposal_size.record(txn.len());
         self.zab.step(now.time, zab::Input::Propose { zxid: header.zxid, txn });
-        if self.is_member && header.zxid.counter() == RESIGN_AT_COUNTER {
-            self.zab.step(now.time, zab::Input::Resign);
-        }
         self.snapshots.on_logged(self.entry.len());
         self.reply.clear();
         if let Some(op) = publishing.op

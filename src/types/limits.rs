@@ -148,6 +148,9 @@ pub const EARLY_LEARNERS_MAX: usize = 64;
 pub const EARLY_LEARNER_LIMIT: Duration = Duration::from_secs(1);
 pub const EARLY_LEARNER_BYTES_MAX: usize = 8 << 10;
 
+/// Who takes a follower for the leader waits only so long: perhaps it was told sooner than we that we lead next.
+pub const WRONG_LEARNER_LIMIT: Duration = Duration::from_millis(50);
+
 /// Bytes that may be on their way to one learner: beyond it nothing is taken out of the history for it.
 pub const LINK_UNSENT_BYTES: usize = 2 << 20;
 

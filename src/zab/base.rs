@@ -5,6 +5,7 @@
 //! - At most one write of the epochs is under way, and no role begins before it has landed.
 
 use super::history::History;
+use super::pulse::Lateness;
 use super::quorum::Ensemble;
 use super::settings::Settings;
 use super::transport::{SocketId, SocketOutput};
@@ -32,6 +33,8 @@ pub struct Base {
     pub wants_snapshot: bool,
     /// A load has failed behind its end: where the log ends now comes with `Settled`.
     pub is_end_unknown: bool,
+    /// How late we run ourselves.
+    pub lateness: Lateness,
     /// `Settled` comes so many times yet.
     settling: u32,
     next_socket: u64,
@@ -53,6 +56,7 @@ impl Base {
             is_untrusted: false,
             wants_snapshot: false,
             is_end_unknown: false,
+            lateness: Lateness::default(),
             settling: 0,
             next_socket: 2,
         }

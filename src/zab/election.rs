@@ -38,8 +38,8 @@ use pacing::Pacing;
 /// To a Java peer nothing is repeated sooner: it must not be disturbed within the 200 ms that it waits.
 const JAVA_SILENCE: Duration = Duration::from_millis(400);
 
-/// A vote that arrived while we had a role still counts if we look within this time.
-const EARLY_VOTE_LIMIT: Duration = Duration::from_millis(250);
+/// What arrived while we had a role still counts if we look within this time: others may lose their leader before us.
+const EARLY_LIMIT: Duration = Duration::from_millis(250);
 
 /// The vote of who must not lead: an observer, or a server that is not listed.
 const NOBODY: ServerId = ServerId(i64::MIN);
@@ -163,8 +163,7 @@ struct Looking {
     outofelection: Ballots,
     /// A quorum holds the proposal: it is decided then, unless a better one comes.
     grace_until: Option<Time>,
-    /// Servers without a vote that asked: they are told how it ended.
-    asked: BTreeSet<ServerId>,
+    since: Time,
 }
 
 #[derive(Debug, Default)]
@@ -179,6 +178,8 @@ struct Peer {
     answered: Option<Vote>,
     /// Its newest vote while we had a role, and when that came.
     early: Option<(Time, Vote)>,
+    /// When it asked last, if it has no vote: it is told how the next election ends.
+    asked: Option<Time>,
 }
 
 /// What a vote of this round has changed.
@@ -309,7 +310,7 @@ impl Election {
             recvset: Ballots::default(),
             outofelection: Ballots::default(),
             grace_until: None,
-            asked: BTreeSet::new(),
+            since: now,
         });
         for (from, vote) in self.take_early(now) {
             self.count(from, vote);
@@ -326,7 +327,7 @@ impl Election {
             early.extend(
                 peer.early
                     .take()
-                    .filter(|(at, _)| now.saturating_since(*at) <= EARLY_VOTE_LIMIT)
+                    .filter(|(at, _)| now.saturating_since(*at) <= EARLY_LIMIT)
                     .map(|(_, vote)| (*id, vote)),
             );
         }
@@ -375,10 +376,12 @@ impl Election {
     /// An observer or joiner asks: it learns where we stand, whatever it said.
     fn answer_non_voter(&mut self, now: Time, from: ServerId, out: &mut Vec<Output>) {
         let round = self.round;
-        match &mut self.state {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.asked = Some(now);
+        }
+        match &self.state {
             State::Between | State::Held { .. } => {}
             State::Looking(looking) => {
-                looking.asked.insert(from);
                 let vote = Vote { round, ..looking.own };
                 self.send(now, from, PeerState::Looking, &vote, out);
             }
@@ -526,11 +529,20 @@ impl Election {
         let before = std::mem::replace(&mut self.state, State::Settled(elected.clone()));
         out.push(Output::Forget);
         if let State::Looking(looking) = before {
-            for asked in looking.asked {
-                self.send(now, asked, peer_state(role), &vote, out);
-            }
+            self.tell_who_asked(now, looking.since, role, &vote, out);
         }
         out.push(Output::Elected(elected));
+    }
+
+    /// Observers ask when they lose their leader, and most of them do so before the voters have another.
+    fn tell_who_asked(&mut self, now: Time, since: Time, role: RoleName, vote: &Vote, out: &mut Vec<Output>) {
+        let mut asked = Vec::new();
+        for (id, peer) in &mut self.peers {
+            asked.extend(peer.asked.take().filter(|at| *at + EARLY_LIMIT >= since).map(|_| *id));
+        }
+        for id in asked {
+            self.send(now, id, peer_state(role), vote, out);
+        }
     }
 
     /// As if all voters had agreed: whoever comes late finds servers with the same leader.

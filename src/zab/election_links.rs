@@ -11,9 +11,9 @@
 //!  any ──accepted, their sid is higher──► Up           any ──accepted, theirs is lower──► Connecting (to where they say)
 //! ```
 //!
-//! Three things differ from Java, none of them visible on the wire: links between voters are kept up once they were
-//! needed, because a lost one is news, and a refused one even more; reconnecting is limited, so that a link that
-//! flaps costs little; and who is no member is turned away.
+//! Three things differ from Java, none of them visible on the wire: links with voters are kept up once they were needed,
+//! because a lost one is news, and a refused one even more; reconnecting is limited, so that a link that flaps costs
+//! little; and who is no member is turned away.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -92,7 +92,6 @@ pub enum Output {
 #[derive(Debug)]
 pub struct ElectionLinks {
     settings: Settings,
-    is_voter: bool,
     initial_message: Vec<u8>,
     peers: BTreeMap<ServerId, Peer>,
     sockets: BTreeMap<SocketId, Socket>,
@@ -121,7 +120,7 @@ struct Peer {
     latest: Option<Vec<u8>>,
     /// `latest` has been handed to the link that is up.
     has_left: bool,
-    /// A link was needed once, and both sides vote: a lost one is replaced.
+    /// It votes, and a link was needed once: a lost one is replaced.
     is_kept: bool,
     /// Attempts that failed and links that did not hold, since one that did.
     failures: u32,
@@ -148,7 +147,6 @@ impl ElectionLinks {
     pub fn new(settings: Settings, ensemble: &Ensemble) -> ElectionLinks {
         let mut links = ElectionLinks {
             settings,
-            is_voter: false,
             initial_message: Vec::new(),
             peers: BTreeMap::new(),
             sockets: BTreeMap::new(),
@@ -174,7 +172,6 @@ impl ElectionLinks {
 
     fn set_members(&mut self, ensemble: &Ensemble) {
         let me = self.settings.me;
-        self.is_voter = ensemble.standing(me) == Standing::Voter;
         let own = ensemble.election_addresses(me).into_iter();
         let own: Vec<Address> = own.map(|HostPort { host, port }| Address { host, port }).collect();
         self.initial_message.clear();
@@ -379,11 +376,10 @@ impl ElectionLinks {
     /// A link with `id` is there: whatever there was before is gone already.
     fn up(&mut self, now: Time, id: ServerId, socket: SocketId, first: Vec<u8>, out: &mut Vec<Output>) {
         self.sockets.insert(socket, Socket::Of(id));
-        let is_voter = self.is_voter;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.link = Link::Up { socket, since: now, received: Vec::new(), unsent: 0 };
         peer.has_left = false;
-        peer.is_kept |= is_voter && peer.is_voter;
+        peer.is_kept |= peer.is_voter;
         peer.told = Told::Up;
         out.push(Output::Up { peer: id });
         peer.flush(first, out);

@@ -1,8 +1,8 @@
 //! The leader (`Leader`, `LearnerHandler`; spec actions `Leader…`).
 //!
 //! ```text
-//! DISCOVERY        Gathering ─quorum came, epoch found─► StoringAccepted ─stored, LEADERINFO─► Promised ─quorum of ACKEPOCH─► StoringCurrent
-//! SYNCHRONIZATION  ─stored─► Synchronizing ─quorum has all that we began with─►
+//! DISCOVERY        Gathering ─quorum came, epoch found─► StoringAccepted ─stored, LEADERINFO─► Promised ─quorum of ACKEPOCH─►
+//! SYNCHRONIZATION  StoringCurrent ─stored─► Synchronizing ─quorum has all that we began with─►
 //! BROADCAST        Established ─Resign, Stop, or the counter is worn─► (draining) ─► the role ends
 //! ```
 //!
@@ -108,8 +108,8 @@ impl Leader {
 
     pub fn phase(&self) -> Phase {
         match self.state {
-            State::Gathering | State::StoringAccepted | State::Promised | State::StoringCurrent => Phase::Discovery,
-            State::Synchronizing => Phase::Synchronization,
+            State::Gathering | State::StoringAccepted | State::Promised => Phase::Discovery,
+            State::StoringCurrent | State::Synchronizing => Phase::Synchronization,
             State::Established { .. } => Phase::Broadcast,
         }
     }
@@ -157,6 +157,7 @@ impl Leader {
                     link.put(PacketType::Revalidate, NO_ZXID, Some(&answer));
                 }
             }
+            Input::Sync { .. } if self.draining.is_some() => {}
             Input::Sync { socket } => {
                 let last = base.history.last();
                 let done = self.links.get_mut(&socket).map(|link| link.on_sync(last));
@@ -298,6 +299,8 @@ impl Leader {
             (LinkState::Newcomer | LinkState::Synced | LinkState::Live, Some(PacketType::Ack)) => {
                 self.on_ack(now, socket, packet.zxid, base, out)
             }
+            // Whoever leads next is asked again: nothing more is proposed, so nothing more may be answered.
+            (LinkState::Live, Some(PacketType::Request)) if self.draining.is_some() => Ok(()),
             (LinkState::Live, Some(PacketType::Request)) => on_request(socket, packet, out),
             (LinkState::Live, Some(PacketType::Revalidate)) => on_revalidate(socket, packet, out),
             (LinkState::Newcomer | LinkState::Synced | LinkState::Live, Some(PacketType::Ping)) => on_ping(packet, out),
@@ -647,7 +650,10 @@ impl Leader {
     }
 
     fn on_timeout(&mut self, now: Time, base: &mut Base, out: &mut Vec<Output>) -> Result<(), Leave> {
-        let silent = self.links.iter().filter_map(|(socket, link)| Some((*socket, link.end(now, &base.settings)?)));
+        let silent = self
+            .links
+            .iter()
+            .filter_map(|(socket, link)| Some((*socket, link.end(now, &base.settings, &base.lateness)?)));
         for (socket, why) in silent.collect::<Vec<_>>() {
             self.end_link(socket, &why, out);
         }
@@ -666,7 +672,7 @@ impl Leader {
     }
 
     pub fn deadline(&self, base: &Base) -> Option<Time> {
-        let links = self.links.values().map(|link| link.deadline(&base.settings));
+        let links = self.links.values().map(|link| link.deadline(&base.settings, &base.lateness));
         let phase = (!self.is_established()).then_some(self.until);
         let lost = self.lost.map(|lost| lost + self.quorum_grace(base));
         let doubt = self.doubt.map(|(at, _)| at).filter(|_| matches!(self.state, State::Gathering));

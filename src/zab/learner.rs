@@ -81,6 +81,7 @@ pub struct Learner {
     is_ours: bool,
     is_observer: bool,
     socket: SocketId,
+    is_open: bool,
     stream: PacketStream,
     /// The epoch that the leader told.
     epoch: u32,
@@ -115,6 +116,7 @@ impl Learner {
             is_ours,
             is_observer: base.settings.is_observer,
             socket: SocketId(0),
+            is_open: false,
             stream: PacketStream::new(base.settings.packet_bytes_max),
             epoch: 0,
             features: None,
@@ -205,6 +207,7 @@ impl Learner {
 
     fn connect(&mut self, base: &mut Base, out: &mut Vec<Output>) {
         self.socket = base.new_socket();
+        self.is_open = true;
         self.state = State::Connecting { retry_at: None };
         let addresses = base.ensemble.quorum_addresses(self.leader);
         out.push(Output::Socket(SocketOutput::Connect { socket: self.socket, addresses }));
@@ -212,7 +215,7 @@ impl Learner {
 
     /// What was to be said leaves, and the link with it.
     pub fn end(&mut self, is_abrupt: bool, out: &mut Vec<Output>) {
-        if !matches!(self.state, State::Connecting { retry_at: Some(_) }) {
+        if self.is_open {
             self.flush(out);
             close(self.socket, is_abrupt, out);
         }
@@ -231,20 +234,36 @@ impl Learner {
                 self.pulse.hear(now);
                 self.on_received(now, bytes, base, out)?;
             }
-            SocketInput::Closed { .. } => match self.state {
-                // Its port is not bound yet, or it does not know yet that it leads.
-                State::Connecting { .. } | State::Asking => {
-                    self.turned_away += u32::from(matches!(self.state, State::Asking));
-                    if now >= self.until || self.turned_away >= TURNED_AWAY_MAX {
-                        return Err(Leave::Unreachable);
-                    }
-                    self.stream = PacketStream::new(base.settings.packet_bytes_max);
-                    self.out.clear();
-                    self.state = State::Connecting { retry_at: Some(now + base.settings.connect_retry) };
-                }
-                _ => return Err(Leave::LeaderClosed),
-            },
+            SocketInput::Closed { .. } => {
+                self.is_open = false;
+                return self.on_closed(now, base);
+            }
             SocketInput::Unsent { .. } | SocketInput::Accepted { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn on_closed(&mut self, now: Time, base: &Base) -> Result<(), Leave> {
+        match self.state {
+            // Its port is not bound yet, or it does not know yet that it leads.
+            State::Connecting { .. } | State::Asking => {
+                self.turned_away += u32::from(matches!(self.state, State::Asking));
+                if now >= self.until || self.turned_away >= TURNED_AWAY_MAX {
+                    return Err(Leave::Unreachable);
+                }
+                self.stream = PacketStream::new(base.settings.packet_bytes_max);
+                self.out.clear();
+                self.state = State::Connecting { retry_at: Some(now + base.settings.connect_retry) };
+            }
+            State::Promising { .. }
+            | State::Promised
+            | State::Loading { .. }
+            | State::Installing { .. }
+            | State::Syncing
+            | State::Hardening { .. }
+            | State::Joining
+            | State::Joined
+            | State::Serving => return Err(Leave::LeaderClosed),
         }
         Ok(())
     }
@@ -715,7 +734,9 @@ impl Learner {
             // One of ours gives up after its own wait, and says so by closing the link.
             (State::Asking, _) if self.is_ours => self.pulse.heard() + settings.discovery_limit * 2,
             // It pings from NEWLEADER on.
-            (State::Joined | State::Serving, Some(heartbeats)) => self.pulse.dead_at(heartbeats.timeout()),
+            (State::Joined | State::Serving, Some(heartbeats)) => {
+                self.pulse.dead_at(heartbeats.timeout()) + base.lateness.slack(heartbeats.timeout())
+            }
             (State::Serving, None) => self.pulse.heard() + settings.sync_limit,
             // Java sends nothing at all until a quorum has come (N15).
             _ => self.pulse.heard() + settings.init_limit,

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::history::{History, is_next};
-use super::pulse::Pulse;
+use super::pulse::{Lateness, Pulse};
 use super::reason::LinkEnd;
 use super::settings::Settings;
 use super::sync::{Plan, Source};
@@ -583,7 +583,7 @@ impl LearnerLink {
     }
 
     /// When it is given up, and why.
-    fn end_at(&self, settings: &Settings) -> (Time, LinkEnd) {
+    fn end_at(&self, settings: &Settings, lateness: &Lateness) -> (Time, LinkEnd) {
         let silent_at = match self.state {
             LinkState::Silent => self.opened + limits::FIRST_PACKET_LIMIT.min(settings.init_limit),
             LinkState::Known
@@ -596,7 +596,7 @@ impl LearnerLink {
             LinkState::Synced | LinkState::Live => match self.heartbeats() {
                 None => self.pulse.heard() + settings.sync_limit,
                 // Sooner than the learner would give us up: what we promised must be over by then.
-                Some((_, timeout)) => self.pulse.dead_at(timeout * 4 / 5),
+                Some((_, timeout)) => self.pulse.dead_at(timeout * 4 / 5) + lateness.slack(timeout),
             },
         };
         match self.unacked {
@@ -608,13 +608,13 @@ impl LearnerLink {
     }
 
     /// Why it is given up, if it is.
-    pub fn end(&self, now: Time, settings: &Settings) -> Option<LinkEnd> {
-        let (at, why) = self.end_at(settings);
+    pub fn end(&self, now: Time, settings: &Settings, lateness: &Lateness) -> Option<LinkEnd> {
+        let (at, why) = self.end_at(settings, lateness);
         (at <= now).then_some(why)
     }
 
-    pub fn deadline(&self, settings: &Settings) -> Time {
-        let (end, _) = self.end_at(settings);
+    pub fn deadline(&self, settings: &Settings, lateness: &Lateness) -> Time {
+        let (end, _) = self.end_at(settings, lateness);
         self.ping_at(settings).map_or(end, |ping| ping.min(end))
     }
 

@@ -34,13 +34,6 @@ struct Looking {
     next: Option<ServerId>,
     /// The election has begun.
     is_begun: bool,
-    /// Learners that take us for the leader already.
-    early: BTreeMap<SocketId, Early>,
-}
-
-struct Early {
-    until: Time,
-    bytes: Vec<u8>,
 }
 
 pub struct Member {
@@ -48,6 +41,7 @@ pub struct Member {
     port: ElectionPort,
     from_port: Vec<election_port::Output>,
     role: Role,
+    early: EarlyLearners,
     is_started: bool,
     /// Voters know that we serve.
     is_joined: bool,
@@ -63,6 +57,7 @@ impl Member {
             port,
             from_port: Vec::new(),
             role: Role::Looking(Looking::default()),
+            early: EarlyLearners::default(),
             is_started: false,
             is_joined: false,
             is_stopping: false,
@@ -117,8 +112,16 @@ impl Member {
                 self.step_role(now, Input::Flushed { upto }, out);
             }
             Input::Timeout => {
+                let late = self.deadline().map_or(Duration::ZERO, |due| now.saturating_since(due));
+                self.base.lateness.see(now, late);
                 self.step_port(now, election_port::Input::Timeout);
+                self.early.end(now, out);
                 self.step_role(now, Input::Timeout, out);
+            }
+            Input::Stalled(stall) => {
+                self.base.lateness.see(now, stall);
+                self.early.push_out(stall);
+                self.step_role(now, Input::Stalled(stall), out);
             }
             Input::Stop => {
                 self.is_stopping = true;
@@ -135,7 +138,6 @@ impl Member {
             | Input::Touched { .. }
             | Input::Propose { .. }
             | Input::EndOfTurn
-            | Input::Stalled(_)
             | Input::Resign) => self.step_role(now, input, out),
         }
         self.carry(now, out);
@@ -153,19 +155,19 @@ impl Member {
 
     pub fn deadline(&self) -> Option<Time> {
         let role = match &self.role {
-            Role::Looking(looking) => looking.early.values().map(|early| early.until).min(),
+            Role::Looking(_) => None,
             Role::Leading(leader) => leader.deadline(&self.base),
             Role::Learning(learner) => learner.deadline(&self.base),
             Role::Stopped => return None,
         };
-        role.into_iter().chain(self.port.deadline()).min()
+        role.into_iter().chain(self.port.deadline()).chain(self.early.deadline()).min()
     }
 
     fn step_role(&mut self, now: Time, input: Input<'_>, out: &mut Vec<Output>) {
         let done = match &mut self.role {
             Role::Leading(leader) => leader.step(now, input, &mut self.base, out),
             Role::Learning(learner) => learner.step(now, input, &mut self.base, out),
-            Role::Looking(looking) => looking.step(now, input, out),
+            Role::Looking(_) => step_looking(&input),
             Role::Stopped => Ok(()),
         };
         match done {
@@ -190,11 +192,13 @@ impl Member {
                 match output {
                     election_port::Output::Socket(output) => out.push(Output::Socket(output)),
                     election_port::Output::Elected(elected) => self.on_elected(now, &elected, out),
-                    election_port::Output::LookingAgain { voter } => {
-                        if let Role::Leading(leader) = &mut self.role {
-                            leader.on_looking_again(now, voter);
+                    election_port::Output::LookingAgain { voter } => match &mut self.role {
+                        Role::Leading(leader) => leader.on_looking_again(now, voter),
+                        Role::Learning(learner) if learner.leader() == voter => {
+                            self.leave(now, Leave::LeaderLooks, out);
                         }
-                    }
+                        Role::Learning(_) | Role::Looking(_) | Role::Stopped => {}
+                    },
                     election_port::Output::PeerUp { .. } => {}
                     election_port::Output::PeerDown { peer, is_refused } => {
                         if let Role::Learning(learner) = &self.role
@@ -226,14 +230,13 @@ impl Member {
             Role::Leading(leader) if is_accepted || leader.owns(socket) => {
                 self.step_role(now, Input::Socket(input), out);
             }
-            Role::Learning(learner) if !is_accepted && learner.owns(socket) => {
-                self.step_role(now, Input::Socket(input), out);
-            }
-            Role::Looking(looking) => looking.on_socket(now, input, out),
-            // Whoever thinks that we lead is wrong, and had better look again.
-            Role::Leading(_) | Role::Learning(_) | Role::Stopped if is_accepted => close(socket, true, out),
+            Role::Learning(learner) if learner.owns(socket) => self.step_role(now, Input::Socket(input), out),
+            Role::Looking(_) => self.early.on_socket(now + limits::EARLY_LEARNER_LIMIT, input, out),
+            // Whoever thinks that we lead is wrong, unless our leader is about to hand over to us.
+            Role::Learning(_) => self.early.on_socket(now + limits::WRONG_LEARNER_LIMIT, input, out),
+            Role::Stopped if is_accepted => close(socket, true, out),
             // A last word of a link that is gone.
-            Role::Leading(_) | Role::Learning(_) | Role::Stopped => {}
+            Role::Leading(_) | Role::Stopped => {}
         }
     }
 
@@ -278,8 +281,7 @@ impl Member {
     }
 
     fn begin(&mut self, now: Time, leader: ServerId, out: &mut Vec<Output>) {
-        let Role::Looking(looking) = &mut self.role else { return };
-        let early = std::mem::take(&mut looking.early);
+        let early = std::mem::take(&mut self.early.waiting);
         if leader != self.base.settings.server {
             early.into_keys().for_each(|socket| close(socket, true, out));
             let is_ours = self.port.extension_of(leader).is_some();
@@ -307,11 +309,12 @@ impl Member {
         match &mut self.role {
             Role::Leading(leader) => leader.end(is_abrupt, out),
             Role::Learning(learner) => learner.end(is_abrupt, out),
-            Role::Looking(looking) => looking.early.keys().for_each(|socket| close(*socket, true, out)),
-            Role::Stopped => {}
+            Role::Looking(_) | Role::Stopped => {}
         }
         self.is_joined = false;
         if is_stop {
+            self.early.waiting.keys().for_each(|socket| close(*socket, true, out));
+            self.early.waiting.clear();
             self.role = Role::Stopped;
             out.push(Output::Stopped);
             return;
@@ -326,64 +329,78 @@ impl Member {
     }
 }
 
-impl Looking {
-    fn step(&mut self, now: Time, input: Input<'_>, out: &mut Vec<Output>) -> Result<(), Leave> {
-        match input {
-            Input::Stop => return Err(Leave::Stopped),
-            Input::Stalled(stall) => self.push_out(stall),
-            Input::Timeout => {
-                self.early.retain(|socket, early| {
-                    let is_kept = early.until > now;
-                    if !is_kept {
-                        close(*socket, true, out);
-                    }
-                    is_kept
-                });
-            }
-            Input::Propose { zxid, .. } => panic!("{zxid} is proposed without a role"),
-            Input::Socket(_)
-            | Input::Settled { .. }
-            | Input::EpochsStored(_)
-            | Input::Flushed { .. }
-            | Input::Installed { .. }
-            | Input::LoadFailed { .. }
-            | Input::LogRead { .. }
-            | Input::SnapshotPiece { .. }
-            | Input::Request(_)
-            | Input::Revalidate { .. }
-            | Input::Revalidated { .. }
-            | Input::Sync { .. }
-            | Input::Touched { .. }
-            | Input::EndOfTurn
-            | Input::Resign => {}
-        }
-        Ok(())
+fn step_looking(input: &Input<'_>) -> Result<(), Leave> {
+    match input {
+        Input::Stop => Err(Leave::Stopped),
+        Input::Propose { zxid, .. } => panic!("{zxid} is proposed without a role"),
+        Input::Socket(_)
+        | Input::Settled { .. }
+        | Input::EpochsStored(_)
+        | Input::Flushed { .. }
+        | Input::Installed { .. }
+        | Input::LoadFailed { .. }
+        | Input::LogRead { .. }
+        | Input::SnapshotPiece { .. }
+        | Input::Request(_)
+        | Input::Revalidate { .. }
+        | Input::Revalidated { .. }
+        | Input::Sync { .. }
+        | Input::Touched { .. }
+        | Input::EndOfTurn
+        | Input::Stalled(_)
+        | Input::Timeout
+        | Input::Resign => Ok(()),
     }
+}
 
-    fn push_out(&mut self, stall: Duration) {
-        self.early.values_mut().for_each(|early| early.until = early.until + stall);
-    }
+/// Learners that take us for the leader before we know that we are: they wait a little.
+#[derive(Default)]
+struct EarlyLearners {
+    waiting: BTreeMap<SocketId, Early>,
+}
 
-    /// Learners that come before we know that we lead wait a little.
-    fn on_socket(&mut self, now: Time, input: SocketInput<'_>, out: &mut Vec<Output>) {
+struct Early {
+    until: Time,
+    bytes: Vec<u8>,
+}
+
+impl EarlyLearners {
+    fn on_socket(&mut self, until: Time, input: SocketInput<'_>, out: &mut Vec<Output>) {
         match input {
-            SocketInput::Accepted { socket, .. } if self.early.len() < limits::EARLY_LEARNERS_MAX => {
-                let until = now + limits::EARLY_LEARNER_LIMIT;
-                self.early.insert(socket, Early { until, bytes: Vec::new() });
+            SocketInput::Accepted { socket, .. } if self.waiting.len() < limits::EARLY_LEARNERS_MAX => {
+                self.waiting.insert(socket, Early { until, bytes: Vec::new() });
             }
             SocketInput::Accepted { socket, .. } => close(socket, true, out),
             SocketInput::Received { socket, bytes } => {
-                let Some(early) = self.early.get_mut(&socket) else { return };
+                let Some(early) = self.waiting.get_mut(&socket) else { return };
                 early.bytes.extend_from_slice(bytes);
                 if early.bytes.len() > limits::EARLY_LEARNER_BYTES_MAX {
-                    self.early.remove(&socket);
+                    self.waiting.remove(&socket);
                     close(socket, true, out);
                 }
             }
             SocketInput::Closed { socket, .. } => {
-                self.early.remove(&socket);
+                self.waiting.remove(&socket);
             }
             SocketInput::Connected { .. } | SocketInput::Unsent { .. } => {}
         }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.waiting.values().map(|early| early.until).min()
+    }
+
+    fn end(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.waiting.retain(|socket, early| {
+            let is_kept = early.until > now;
+            if !is_kept {
+                close(*socket, true, out);
+            }
+            is_kept
+        });
+    }
+
+    fn push_out(&mut self, stall: Duration) {
+        self.waiting.values_mut().for_each(|early| early.until = early.until + stall);
     }
 }

@@ -51,6 +51,33 @@ impl Pulse {
     }
 }
 
+/// How late our own process runs. On a machine where we wait for a core, so do our peers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lateness {
+    worst: Duration,
+    seen: Time,
+}
+
+impl Lateness {
+    /// A deadline was met so much later, or we did not run for so long.
+    pub fn see(&mut self, now: Time, late: Duration) {
+        let decay = self.worst.mul_f64((now.saturating_since(self.seen).as_secs_f64() / MEMORY.as_secs_f64()).min(1.0));
+        self.worst = self.worst.saturating_sub(decay).max(late.min(LATENESS_MAX));
+        self.seen = now;
+    }
+
+    /// What a silence may last longer for that, but not more than four times `base`.
+    pub fn slack(&self, base: Duration) -> Duration {
+        // A few milliseconds are nothing: timers and wake-ups take that anywhere.
+        self.worst.saturating_sub(LATENESS_ORDINARY).saturating_mul(3).min(base * 4)
+    }
+}
+
+const LATENESS_ORDINARY: Duration = Duration::from_millis(5);
+
+/// More than this is a pause, and no measure of what comes.
+const LATENESS_MAX: Duration = Duration::from_millis(200);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +106,20 @@ mod tests {
         assert_eq!(pulse.dead_at(BASE), Time::from_ms(1000));
         pulse.hear(Time::from_ms(920));
         assert_eq!(pulse.dead_at(BASE), Time::from_ms(1020));
+    }
+
+    #[test]
+    fn who_runs_late_is_patient_for_a_while() {
+        let mut lateness = Lateness::default();
+        lateness.see(Time::from_ms(1000), Duration::from_millis(4));
+        assert_eq!(lateness.slack(BASE), Duration::ZERO);
+        lateness.see(Time::from_ms(1020), Duration::from_millis(65));
+        assert_eq!(lateness.slack(BASE), Duration::from_millis(180));
+        lateness.see(Time::from_ms(1100), Duration::from_secs(3));
+        assert_eq!(lateness.slack(BASE), BASE * 4);
+        for at in (1100..120_000).step_by(25) {
+            lateness.see(Time::from_ms(at), Duration::ZERO);
+        }
+        assert_eq!(lateness.slack(BASE), Duration::ZERO);
     }
 }

@@ -26,6 +26,8 @@ pub enum Leave {
     Unreachable,
     LeaderClosed,
     LeaderSilent,
+    /// Whom we had elected looks for a leader itself.
+    LeaderLooks,
     /// It leads an epoch that is older than what we have promised.
     OldEpoch(u32),
     Packet(JuteError),
@@ -70,6 +72,7 @@ impl fmt::Display for Leave {
             Leave::CounterSpent => f.write_str("the epoch's counter comes to its end"),
             Leave::Unreachable => f.write_str("the leader cannot be reached"),
             Leave::LeaderClosed => f.write_str("the leader closed the link"),
+            Leave::LeaderLooks => f.write_str("the leader looks for one itself"),
             Leave::LeaderSilent => f.write_str("the leader is silent"),
             Leave::OldEpoch(epoch) => write!(f, "the leader's epoch, {epoch}, is older than what we have promised"),
             Leave::Packet(error) => write!(f, "the leader sent what is no packet: {error}"),

@@ -1,21 +1,30 @@
 //! A small ensemble in memory: whole machines, a network that delays, disks that forget what was not flushed, and a fake
 //! core without a tree. Checks after every step what must hold between servers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::history::{History, HistoryLimits};
 use super::quorum::Ensemble;
 use super::settings::Settings;
 use super::transport::{Port, SocketId, SocketInput, SocketOutput};
-use super::{Epochs, Input, LogRead, Output, RoleName, Zab, election, election_links, election_port};
+use super::{
+    Epochs, Input, LearnerRequest, LogRead, Output, OwnedRequest, RoleName, Zab, election, election_links,
+    election_port,
+};
 use crate::config::{HostPort, Member, Membership, Role};
+use crate::types::acl::Id;
 use crate::types::ids::{ServerId, SessionId};
 use crate::types::time::{Time, WallTime};
 use crate::types::zxid::Zxid;
+use crate::wire;
 use crate::wire::jute::{Reader, Write};
 use crate::wire::quorum::{Features, Heartbeats};
 use crate::wire::txn::TxnHeader;
+
+mod trace;
+
+pub use trace::Trace;
 
 pub const QUORUM_PORT: u16 = 2888;
 pub const ELECTION_PORT: u16 = 3888;
@@ -74,8 +83,8 @@ pub fn ensemble(voters: i64, observers: i64) -> Ensemble {
 }
 
 /// A txn that every decoder reads and that no other is equal to.
-pub fn txn(zxid: Zxid, salt: i64) -> Vec<u8> {
-    let header = TxnHeader { session: SessionId(7), cxid: 1, zxid, time: WallTime(salt) };
+fn txn(zxid: Zxid, session: SessionId, cxid: i32, salt: i64) -> Vec<u8> {
+    let header = TxnHeader { session, cxid, zxid, time: WallTime(salt) };
     let mut out = Vec::new();
     header.write(-1, &mut out);
     out.put_i32(-101);
@@ -144,7 +153,11 @@ pub struct Server {
     timer: Option<Time>,
     /// Writes under way, in order.
     busy_until: Time,
-    pub wants_end: bool,
+    wants_end: bool,
+    /// What it passed on for its clients and has no answer to, oldest first.
+    pending: VecDeque<(i32, i32)>,
+    next_cxid: i32,
+    pub answered: usize,
 }
 
 enum Event {
@@ -190,6 +203,8 @@ pub struct World {
     pub limits: HistoryLimits,
     /// Says every input and output.
     pub prints: bool,
+    /// The same, kept, with the packets of the quorum port instead of bytes.
+    pub trace: Option<Trace>,
 }
 
 impl World {
@@ -210,6 +225,7 @@ impl World {
             has_extensions: true,
             limits: HistoryLimits { txns_kept: 8, bytes_kept: 0, bytes_max: 1 << 20 },
             prints: false,
+            trace: None,
         }
     }
 
@@ -273,16 +289,52 @@ impl World {
     }
 
     pub fn propose(&mut self, id: i64) -> Option<Zxid> {
+        self.propose_for(id, SessionId(0), 0)
+    }
+
+    fn propose_for(&mut self, id: i64, session: SessionId, cxid: i32) -> Option<Zxid> {
         self.salt += 1;
         let salt = self.salt;
         let server = self.servers.get_mut(&id)?;
         let zxid = server.next.filter(|_| !server.is_frozen)?;
         server.next = Some(zxid.next());
-        let bytes = txn(zxid, salt);
+        let bytes = txn(zxid, session, cxid, salt);
         server.disk.log.push((zxid, bytes.clone()));
         self.write(id);
         self.step(id, Input::Propose { zxid, txn: &bytes });
         Some(zxid)
+    }
+
+    /// A client of a learner asks for a write or, with op 9, for a sync.
+    pub fn request(&mut self, id: i64, op: i32) {
+        let server = self.servers.get_mut(&id).unwrap();
+        if server.is_frozen || server.next.is_some() || server.zab.is_none() {
+            return;
+        }
+        let cxid = server.next_cxid;
+        server.next_cxid += 1;
+        server.pending.push_back((cxid, op));
+        let request = LearnerRequest { session: SessionId(id), cxid, op, body: b"", auth: &[Id::new("ip", "::1")] };
+        self.step(id, Input::Request(request));
+    }
+
+    /// What a learner's client asked for has its turn.
+    fn on_request(&mut self, id: i64, socket: SocketId, request: &OwnedRequest) {
+        if request.op == 9 {
+            self.step(id, Input::Sync { socket });
+        } else {
+            self.propose_for(id, request.session, request.cxid);
+        }
+    }
+
+    /// Answers come in the order of the requests (J-11, rules 8 and 9).
+    fn answer(&mut self, id: i64, is_answer: impl Fn(&(i32, i32)) -> bool) {
+        let server = self.servers.get_mut(&id).unwrap();
+        if server.pending.iter().any(&is_answer) {
+            let first = server.pending.pop_front();
+            assert!(first.as_ref().is_some_and(is_answer), "{id}: {first:?} is answered out of its turn");
+            server.answered += 1;
+        }
     }
 
     /// Old entries of the log make way for an image of what is decided.
@@ -355,6 +407,9 @@ impl World {
         let is_end = matches!(input, Input::EndOfTurn);
         if self.prints && !is_end {
             println!("{} {id} < {input}", self.now.0 / 1000);
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.on_input(self.now, id, &input);
         }
         let Some(server) = self.servers.get_mut(&id) else { return };
         let Some(zab) = &mut server.zab else { return };
@@ -453,12 +508,16 @@ impl World {
             if self.prints {
                 println!("{} {id} > {output}", self.now.0 / 1000);
             }
+            if let Some(trace) = &mut self.trace {
+                trace.on_output(self.now, id, &output);
+            }
             match output {
                 Output::Socket(output) => self.on_socket_output(id, output),
                 Output::Settle => {
                     let server = self.servers.get_mut(&id).unwrap();
                     server.is_frozen = true;
                     server.next = None;
+                    server.pending.clear();
                     server.loading = None;
                     let at = server.busy_until.max(self.now);
                     self.at(at, id, Event::Settled);
@@ -501,12 +560,12 @@ impl World {
                 }
                 Output::Stopped => self.crash(id),
                 Output::Fatal { what } => panic!("{what}"),
-                Output::Request { .. }
-                | Output::Touch { .. }
-                | Output::Revalidate { .. }
-                | Output::Revalidated { .. }
-                | Output::Synced
-                | Output::LinkClosed { .. } => {}
+                Output::Request { socket, request } => self.on_request(id, socket, &request),
+                Output::Revalidate { socket, session, .. } => {
+                    self.step(id, Input::Revalidated { socket, session, is_alive: session.0 > 0 });
+                }
+                Output::Synced => self.answer(id, |(_, op)| *op == 9),
+                Output::Touch { .. } | Output::Revalidated { .. } | Output::LinkClosed { .. } => {}
             }
         }
     }
@@ -557,7 +616,7 @@ impl World {
 
     /// What is decided is durable on a quorum, and the same everywhere.
     fn on_commit(&mut self, id: i64, upto: Zxid) {
-        self.servers.get_mut(&id).unwrap().published = upto;
+        let before = std::mem::replace(&mut self.servers.get_mut(&id).unwrap().published, upto);
         let all: Txns = self.servers[&id].disk.all().filter(|(zxid, _)| *zxid <= upto).cloned().collect();
         let known = all.len().min(self.decided.len());
         assert_eq!(all[..known], self.decided[..known], "{id} decides another history (PrefixConsistency)");
@@ -568,6 +627,12 @@ impl World {
             assert!(self.ensemble.quorum().is_quorum(has), "{id} decides {}, which no quorum has (J-03)", entry.0);
         }
         self.decided.extend_from_slice(&all[known..]);
+        for (_, txn) in all.iter().filter(|(zxid, _)| *zxid > before) {
+            let header = wire::txn::decode(txn).unwrap().header;
+            if header.session == SessionId(id) {
+                self.answer(id, |(cxid, op)| *cxid == header.cxid && *op != 9);
+            }
+        }
     }
 
     fn check(&self) {
@@ -636,6 +701,11 @@ impl World {
         let server = self.servers.get_mut(&peer).unwrap();
         let accepted = SocketId(server.next_accepted);
         server.next_accepted += 2;
+        if let Some(trace) = &mut self.trace
+            && port == Port::Quorum
+        {
+            trace.on_link((id, socket), (peer, accepted));
+        }
         self.ends.insert((id, socket), End { peer: (peer, accepted), arrives: at, unsent: 0 });
         self.ends.insert((peer, accepted), End { peer: (id, socket), arrives: at, unsent: 0 });
         self.at(at, peer, Event::Accepted { socket: accepted, port });
@@ -668,6 +738,9 @@ impl Server {
             timer: None,
             busy_until: Time(0),
             wants_end: false,
+            pending: VecDeque::new(),
+            next_cxid: 1,
+            answered: 0,
         }
     }
 

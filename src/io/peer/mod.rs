@@ -50,7 +50,10 @@ pub struct PeerSettings {
     pub bind_retries_max: Option<u32>,
     /// `tcpKeepAlive`.
     pub keep_alive: bool,
-    /// Data, or an attempt to connect, that nobody acknowledges for so long ends the connection (`cnxTimeout`).
+    /// An attempt to connect that nobody answers for so long has failed (`cnxTimeout`).
+    pub connect_timeout: Duration,
+    /// Data that nobody acknowledges, or that a peer does not take, for so long ends the connection: longer than a learner may
+    /// be busy with a snapshot.
     pub user_timeout: Duration,
 }
 
@@ -270,7 +273,7 @@ impl Peers {
     fn attempt(&mut self, socket: SocketId, address: SocketAddr, ring: &mut Ring) {
         let conn = self.next_connection();
         let made = ring.socket_for(address).and_then(|made| {
-            self.set_options(&SockRef::from(&made))?;
+            self.set_options(&SockRef::from(&made), self.settings.connect_timeout)?;
             Ok(made)
         });
         let Some(attempts) = self.attempts(socket) else { return };
@@ -328,6 +331,7 @@ impl Peers {
                 ring.close(other, Close::Abort);
             }
         }
+        ring.set_user_timeout(conn, self.settings.user_timeout);
         self.links.insert(socket, Link::open(conn));
         Some(SocketInput::Connected { socket })
     }
@@ -345,7 +349,7 @@ impl Peers {
             return None;
         }
         // A peer that has gone again already.
-        self.set_options(&SockRef::from(&accepted)).ok()?;
+        self.set_options(&SockRef::from(&accepted), self.settings.user_timeout).ok()?;
         tracing::debug!(%peer, ?port, "a server connects");
         let socket = SocketId(2 * self.accepted + 1);
         self.accepted += 1;
@@ -356,11 +360,10 @@ impl Peers {
         Some(SocketInput::Accepted { socket, port })
     }
 
-    fn set_options(&self, socket: &SockRef<'_>) -> io::Result<()> {
+    fn set_options(&self, socket: &SockRef<'_>, user_timeout: Duration) -> io::Result<()> {
         socket.set_tcp_nodelay(true)?;
         socket.set_keepalive(self.settings.keep_alive)?;
-        let timeout = Some(self.settings.user_timeout).filter(|timeout| !timeout.is_zero());
-        socket.set_tcp_user_timeout(timeout)
+        socket.set_tcp_user_timeout(Some(user_timeout))
     }
 
     fn next_connection(&mut self) -> ConnectionId {

@@ -37,7 +37,8 @@ fn settings() -> PeerSettings {
         quorum: vec![local(0)],
         bind_retries_max: Some(3),
         keep_alive: true,
-        user_timeout: Duration::from_secs(5),
+        connect_timeout: Duration::from_secs(5),
+        user_timeout: Duration::from_secs(20),
     }
 }
 

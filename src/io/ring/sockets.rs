@@ -160,6 +160,14 @@ impl Ring {
         Ok(socket)
     }
 
+    /// Sets TCP_USER_TIMEOUT of one connection. It also ends one whose peer reads nothing for so long.
+    pub fn set_user_timeout(&mut self, conn: ConnectionId, timeout: Duration) {
+        if let Some((_, connection)) = self.sockets.get(conn) {
+            // On a socket that has just been reset the old one matters no more either.
+            let _ = SockRef::from(&connection.socket).set_tcp_user_timeout(Some(timeout));
+        }
+    }
+
     /// Connections that the kernel still holds something of.
     pub fn connections(&self) -> usize {
         self.sockets.places.len()

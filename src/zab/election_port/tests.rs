@@ -12,7 +12,12 @@ const MS: Duration = Duration::from_millis(1);
 
 /// `servers` with random histories.
 fn network(seed: u64, servers: i64, groups: Option<QuorumGroups>) -> Network {
-    let mut network = Network::new(seed, servers, groups);
+    with_observers(seed, servers, 0, groups)
+}
+
+fn with_observers(seed: u64, voters: i64, observers: i64, groups: Option<QuorumGroups>) -> Network {
+    let servers = voters + observers;
+    let mut network = Network::new(seed, voters, servers, groups);
     for id in 1..=servers {
         let epoch = network.dice.pick(1..4) as u32;
         let zxid = Zxid::new(epoch, network.dice.pick(0..4) as u32);
@@ -55,6 +60,32 @@ fn links_that_break_delay_an_election_and_never_prevent_it() {
         let within = network.dice.pick(1..200);
         look(&mut network, 1..=servers, within);
         network.run(10_000 * MS, &format!("one leader, seed {seed}"), |network| network.leader(&[]).is_some());
+    }
+}
+
+#[test]
+fn observers_find_their_leader_whatever_breaks() {
+    for seed in 0..60 {
+        let mut network = with_observers(seed, 3, 3, None);
+        network.breaks = 100;
+        let within = network.dice.pick(1..200);
+        look(&mut network, 1..=6, within);
+        network.run(20_000 * MS, &format!("all agree, seed {seed}"), |network| network.leader(&[]).is_some());
+        let leader = network.leader(&[]).expect("that is what ended the run");
+        assert!(leader <= 3, "seed {seed}");
+    }
+}
+
+#[test]
+fn observers_are_told_at_once_how_an_election_ended() {
+    for seed in 0..30 {
+        let mut network = with_observers(seed, 3, 2, None);
+        elect(&mut network, 5, 60 * MS);
+        network.run_for(2000 * MS);
+        network.crash(network.best());
+        let survivors: Vec<i64> = (1..=5).filter(|id| network.is_running(*id)).collect();
+        look(&mut network, survivors, 2);
+        network.run(12 * MS, &format!("all agree, seed {seed}"), |network| network.leader(&[]).is_some());
     }
 }
 

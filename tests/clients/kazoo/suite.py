@@ -52,8 +52,8 @@ def main(program, arguments):
         CI="true",
         ZOOKEEPER_VERSION=VERSIONS["java" if program == "java" else "ours"],
         ZOOKEEPER_CLASSPATH=f"{CLASSPATH}:{NETTY}",
-        ZOOKEEPER_CLUSTER_SIZE="1",
-        ZOOKEEPER_PORT_OFFSET=str(free_port_range(5)),
+        ZOOKEEPER_CLUSTER_SIZE="3",
+        ZOOKEEPER_PORT_OFFSET=str(free_port_range(40)),
         TMPDIR=directory,
         LC_ALL="C.UTF-8",
     )

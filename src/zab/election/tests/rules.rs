@@ -154,6 +154,12 @@ fn who_has_no_vote_is_answered_in_every_state() {
     for state in [Looking, Following, Observing] {
         assert_eq!(two.hear(4, state, vote(i64::MIN, i64::MIN, 1, i64::MIN)), answer);
     }
+    // Its leader died, and it asked a little before we knew.
+    assert_eq!(two.step(Input::Left), NOTHING);
+    two.look(5, 2);
+    two.link_down(3, true);
+    let told = "Notmsg to 4: LEADING 2 zxid 0x5 epoch 2 round 5";
+    assert_eq!(two.hear(1, Looking, vote(2, 5, 5, 2))[..2], ["Forget", told]);
     // Strangers never get so far.
     assert_eq!(two.hear(9, Looking, vote(9, 9, 9, 9)), NOTHING);
 }

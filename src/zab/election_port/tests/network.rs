@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::*;
 use crate::config::{Member, Membership, QuorumGroups};
 use crate::zab::RoleName;
+use crate::zab::quorum::Standing;
 use crate::zab::transport::Port;
 
 /// How long after an election a server finds out whether its leader leads, or its followers follow.
@@ -79,8 +80,12 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn new(seed: u64, servers: i64, groups: Option<QuorumGroups>) -> Network {
-        let line = |id: i64| Member::parse(ServerId(id), &format!("10.0.0.{id}:2888:3888"), false).expect("a line");
+    /// Servers 1 to `voters` vote, those behind up to `servers` observe.
+    pub fn new(seed: u64, voters: i64, servers: i64, groups: Option<QuorumGroups>) -> Network {
+        let line = |id: i64| {
+            let role = if id <= voters { "participant" } else { "observer" };
+            Member::parse(ServerId(id), &format!("10.0.0.{id}:2888:3888:{role}"), false).expect("a line")
+        };
         let members = (1..=servers).map(|id| (ServerId(id), line(id))).collect();
         let ensemble = Ensemble::new(Membership { members, groups, version: 0 }).expect("somebody votes");
         let mut network = Network {
@@ -111,7 +116,7 @@ impl Network {
         let settings = Settings {
             election: election::Settings {
                 me: ServerId(id),
-                is_observer: false,
+                is_observer: self.ensemble.standing(ServerId(id)) == Standing::Observer,
                 grace: Duration::from_millis(15),
                 notification_interval_min: Duration::from_millis(200),
                 notification_interval_max: Duration::from_secs(60),
@@ -199,6 +204,10 @@ impl Network {
         let [Some(leader)] = leaders[..] else { return None };
         let is_followed = self.ensemble.quorum().is_quorum(|id| self.follows(id.0, leader));
         (self.leads(leader.0) && is_followed).then_some(leader.0)
+    }
+
+    pub fn is_running(&self, id: i64) -> bool {
+        self.servers[&id].is_running
     }
 
     pub fn has_elected(&self, id: i64) -> bool {
