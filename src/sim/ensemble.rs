@@ -33,7 +33,7 @@ const HEARING_TOLERANCE: Duration = Duration::from_millis(500);
 const EVENTS_PER_SECOND_MAX: u32 = 100_000;
 
 /// What a seed came to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     pub seed: u64,
     /// Two runs of a seed have the same.

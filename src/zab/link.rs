@@ -385,7 +385,7 @@ impl LearnerLink {
                 self.is_reading = true;
                 out.push(Output::ReadOn { socket: self.socket });
             }
-            LinkState::Diff { target } => self.pump_diff(target, source, out),
+            LinkState::Diff { target } => self.pump_diff(now, target, source, out),
             LinkState::Live if self.is_observer => self.pump_informs(source, out),
             LinkState::Live => {
                 self.pump_commits(source);
@@ -410,7 +410,7 @@ impl LearnerLink {
         }
     }
 
-    fn pump_diff(&mut self, target: Zxid, source: &Source<'_>, out: &mut Vec<Output>) {
+    fn pump_diff(&mut self, now: Time, target: Zxid, source: &Source<'_>, out: &mut Vec<Output>) {
         if self.is_reading {
             return;
         }
@@ -430,13 +430,10 @@ impl LearnerLink {
         }
         // What is behind the cursor and not in our history is an image's counter 0.
         if self.sent >= target || source.history.after(self.sent).next().is_none_or(|(zxid, _)| zxid > target) {
-            self.put_new_leader(source.epoch);
+            self.put(PacketType::NewLeader, Zxid::new(source.epoch, 0), None);
+            self.state = LinkState::Newcomer;
+            self.pinged = now;
         }
-    }
-
-    fn put_new_leader(&mut self, epoch: u32) {
-        self.put(PacketType::NewLeader, Zxid::new(epoch, 0), None);
-        self.state = LinkState::Newcomer;
     }
 
     /// It may serve clients from here on.

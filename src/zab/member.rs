@@ -42,6 +42,8 @@ pub struct Member {
     from_port: Vec<election_port::Output>,
     role: Role,
     early: EarlyLearners,
+    /// When we wanted to be woken at the end of the last turn.
+    due: Option<Time>,
     is_started: bool,
     /// Voters know that we serve.
     is_joined: bool,
@@ -58,6 +60,7 @@ impl Member {
             from_port: Vec::new(),
             role: Role::Looking(Looking::default()),
             early: EarlyLearners::default(),
+            due: None,
             is_started: false,
             is_joined: false,
             is_stopping: false,
@@ -112,8 +115,9 @@ impl Member {
                 self.step_role(now, Input::Flushed { upto }, out);
             }
             Input::Timeout => {
-                let late = self.deadline().map_or(Duration::ZERO, |due| now.saturating_since(due));
-                self.base.lateness.see(now, late);
+                if let Some(due) = self.due.take().filter(|due| *due <= now) {
+                    self.base.lateness.see(now, now.saturating_since(due));
+                }
                 self.step_port(now, election_port::Input::Timeout);
                 self.early.end(now, out);
                 self.step_role(now, Input::Timeout, out);
@@ -137,8 +141,13 @@ impl Member {
             | Input::Sync { .. }
             | Input::Touched { .. }
             | Input::Propose { .. }
-            | Input::EndOfTurn
             | Input::Resign) => self.step_role(now, input, out),
+            Input::EndOfTurn => {
+                self.step_role(now, Input::EndOfTurn, out);
+                self.carry(now, out);
+                // What is due already says nothing about how late we are.
+                self.due = self.deadline().filter(|due| *due > now);
+            }
         }
         self.carry(now, out);
         self.base.check();

@@ -161,7 +161,7 @@ fn requests_syncs_and_sessions_of_learners() {
             world.input(follower, Input::Revalidate { session: SessionId(77), timeout_ms: 4000 });
             world.input(follower, Input::Revalidate { session: SessionId(-1), timeout_ms: 4000 });
             world.input(follower, Input::Touched { session: SessionId(77), timeout_ms: 4000 });
-            world.run(if world.has_extensions { 30 } else { 1010 });
+            world.run(if world.has_extensions { 30 } else { 1030 });
         });
         check(name, &text);
     }
