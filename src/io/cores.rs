@@ -63,13 +63,9 @@ impl Core {
     pub async fn run(mut self) -> Ended {
         let tasks = Tasks::default();
         let (mut events, mut for_zab) = (Vec::new(), Vec::new());
-<<<<<<< HEAD
         let is_member = self.zab.as_ref().is_some_and(|zab| zab.is_member());
         let tolerated = if is_member { MEMBER_TOLERATED_PAUSE } else { TOLERATED_PAUSE };
-        let mut stalls = Stalls::new(clock::now(), tolerated);
-=======
-        let mut stalls = Pauses::new(clock::now(), TOLERATED_PAUSE);
->>>>>>> ensemble
+        let mut stalls = Pauses::new(clock::now(), tolerated);
         let mut stop_by: Option<Time> = None;
         if let Some(zab) = &mut self.zab {
             zab.start(&mut self.ring);

@@ -280,7 +280,6 @@ fn zab(seed: u64, index: usize, tick: Duration, dice: &mut Dice) -> ZabSettings 
             retry_after: Duration::from_millis(dice.within(100..=1000)),
         },
         connection_throttle: ThrottleSettings::default(),
-        leader_serves: true,
         seed: seed ^ (index as u64).rotate_left(32),
     }
 }
