@@ -20,8 +20,11 @@ use crate::server::pauses::Pauses;
 use crate::server::pipeline::Now;
 use crate::types::time::Time;
 
-/// How long a core may spin before it sleeps is a setting; a pause longer than this between two turns is a stall.
+/// How long a core may spin before it sleeps is a setting; a pause longer than this between two turns is a stall, and told.
 const TOLERATED_PAUSE: Duration = Duration::from_millis(200);
+/// The same for a member, quietly: what a busy machine takes from this process must not count as the silence of others, whom
+/// it gives up after a tenth of a second.
+const MEMBER_TOLERATED_PAUSE: Duration = Duration::from_millis(15);
 /// Answers that clients do not take must not keep a stopping server.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -60,7 +63,9 @@ impl Core {
     pub async fn run(mut self) -> Ended {
         let tasks = Tasks::default();
         let (mut events, mut for_zab) = (Vec::new(), Vec::new());
-        let mut stalls = Pauses::new(clock::now(), TOLERATED_PAUSE);
+        let is_member = self.zab.as_ref().is_some_and(|zab| zab.is_member());
+        let tolerated = if is_member { MEMBER_TOLERATED_PAUSE } else { TOLERATED_PAUSE };
+        let mut stalls = Pauses::new(clock::now(), tolerated);
         let mut stop_by: Option<Time> = None;
         if let Some(zab) = &mut self.zab {
             zab.start(&mut self.ring);
@@ -68,10 +73,12 @@ impl Core {
         loop {
             let now = read_clocks();
             if let (Some(stall), Some(zab)) = (stalls.on_turn(now.time), &mut self.zab) {
-                tracing::warn!(
-                    stall_ms = stall.as_millis() as u64,
-                    "this process was stopped for a while; sessions get the time back"
-                );
+                if stall > TOLERATED_PAUSE {
+                    tracing::warn!(
+                        stall_ms = stall.as_millis() as u64,
+                        "this process was stopped for a while; sessions get the time back"
+                    );
+                }
                 zab.on_stall(now, stall, &mut self.ring);
             }
             self.turn(now, &mut events, &mut for_zab);

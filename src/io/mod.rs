@@ -1,7 +1,8 @@
 //! The only code that touches the kernel: sockets, the log's writes, files, clocks, cores and what they tell each other.
 //! Never: a decision of the protocol. It carries inputs to the machines and outputs from them.
 //! Owner: one `Ring` per core thread; `disk` has a helper thread of its own.
-//! Start at `ring/mod.rs`, then `mesh.rs`; everything `unsafe` is in `kernel/`.
+//! Start at `ring/mod.rs`, then `mesh.rs`; `member.rs` and `peer/` are what members of an ensemble have besides; everything `unsafe` is
+//! in `kernel/`.
 
 pub mod admission;
 pub mod bind;

@@ -102,6 +102,10 @@ impl ZabDriver {
         [self.zab.deadline(), member].into_iter().flatten().min()
     }
 
+    pub fn is_member(&self) -> bool {
+        self.member.is_some()
+    }
+
     /// Whether an event of the ring is for this driver.
     pub fn concerns(&self, event: &Event) -> bool {
         matches!(event, Event::Written { .. }) || self.member.as_ref().is_some_and(|member| member.concerns(event))

@@ -252,6 +252,15 @@ impl Pending {
         self.syncs.pop_front()
     }
 
+    /// The oldest sync, if a write that was handed over behind it is decided, with all up to `upto`, and that write's zxid.
+    /// A leader answers them in order, so it died before its answer arrived.
+    pub fn take_overtaken(&mut self, upto: Zxid) -> Option<(PendingSync, Zxid)> {
+        let order = self.syncs.front()?.order;
+        let overtaker = self.writes.range(..self.matched).find(|write| write.order > order)?;
+        let zxid = overtaker.zxid.filter(|zxid| *zxid <= upto)?;
+        Some((self.syncs.pop_front()?, zxid))
+    }
+
     /// Everything up to here is decided: answered for good.
     pub fn on_committed(&mut self, upto: Zxid) {
         while self.writes.front().is_some_and(|write| write.zxid.is_some_and(|zxid| zxid <= upto)) {
@@ -441,6 +450,19 @@ mod tests {
         pending.forget_gone(|_, _| false);
         assert!(!pending.has_unanswered());
         assert_eq!(pending.len(), 2, "what has its txn stays until that is decided");
+    }
+
+    #[test]
+    fn a_sync_is_overtaken_by_a_decided_write_behind_it_only() {
+        let mut pending = with_writes(1..2);
+        pending.push_sync(PendingSync::new(ORIGIN, SESSION, 2, &auth(), b"path"));
+        pending.push(write(3), b"body 3");
+        assert!(matches!(pending.on_txn(&header(1, 11), txn_type::CREATE, HERE), Match::Ours(_)));
+        assert!(pending.take_overtaken(Zxid(11)).is_none());
+        assert!(matches!(pending.on_txn(&header(3, 12), txn_type::CREATE, HERE), Match::Ours(_)));
+        assert!(pending.take_overtaken(Zxid(11)).is_none(), "not decided");
+        assert!(matches!(pending.take_overtaken(Zxid(12)), Some((sync, Zxid(12))) if sync.cxid == 2));
+        assert!(pending.take_overtaken(Zxid(12)).is_none());
     }
 
     #[test]

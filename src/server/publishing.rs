@@ -93,12 +93,27 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             if let Some(rest) = rest {
                 self.proposed.push_front(rest);
             }
-            self.publish(block);
+            self.publish_after_syncs(block, out);
             is_published = true;
         }
         if is_published {
             self.pending.on_committed(committed);
             out.push(Output::Published);
+        }
+    }
+
+    /// A sync whose leader died before it was answered comes before the writes that were handed over behind it.
+    fn publish_after_syncs(&mut self, mut block: Block, out: &mut Vec<Output<B>>) {
+        while let Some((sync, overtaker)) = block.last().and_then(|last| self.pending.take_overtaken(last)) {
+            let rest = block.split_behind(Zxid(overtaker.0.saturating_sub(1)));
+            if !block.txns.is_empty() {
+                self.publish(block);
+            }
+            self.publish_sync_reply(sync.origin, sync.cxid, &sync.body, out);
+            block = rest;
+        }
+        if !block.txns.is_empty() {
+            self.publish(block);
         }
     }
 

@@ -34,6 +34,10 @@ pub struct SimArgs {
     #[arg(long, value_name = "NAME")]
     pub mutant: Option<String>,
 
+    /// Put back all known bugs, one after the other, and print how many seeds it took to find each
+    #[arg(long)]
+    pub mutants: bool,
+
     /// Go on after a seed that fails
     #[arg(long)]
     pub keep_going: bool,

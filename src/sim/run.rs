@@ -15,6 +15,8 @@ use crate::types::mutant::{self, Mutant};
 /// Lines of the trace that are shown of a seed that fails.
 const TAIL: usize = 60;
 
+const NO_MUTANTS: &str = "this build has no mutants: use a debug build, or --features mutants";
+
 /// What all seeds came to.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
@@ -54,7 +56,7 @@ pub fn run_seeds(seeds: Range<u64>, wish: Wish, threads: usize, mutant: Option<M
             if seed >= seeds.end || is_over.load(Ordering::Relaxed) {
                 break;
             }
-            let report = ensemble::run(seed, wish, Reading::Nobody);
+            let report = run_caught(seed, wish);
             if report.violation.is_some() && !keep_going {
                 is_over.store(true, Ordering::Relaxed);
             }
@@ -68,6 +70,15 @@ pub fn run_seeds(seeds: Range<u64>, wish: Wish, threads: usize, mutant: Option<M
     let mut totals = totals.into_inner().expect("nobody panics while adding");
     totals.failed.sort_by_key(|report| report.seed);
     totals
+}
+
+/// A failed assertion of a machine is a find like any other, where panics can be caught.
+fn run_caught(seed: u64, wish: Wish) -> Report {
+    std::panic::catch_unwind(|| ensemble::run(seed, wish, Reading::Nobody)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("of an unknown kind");
+        Report { seed, violation: Some(format!("panic: {text}")), ..Report::default() }
+    })
 }
 
 /// The subcommand.
@@ -88,6 +99,9 @@ fn try_run(args: &SimArgs) -> Result<bool, String> {
         return Ok(true);
     }
     let seeds = parse_seeds(&args.seeds)?;
+    if args.mutants {
+        return hunt_mutants(args, &seeds);
+    }
     let mutant = args.mutant.as_deref().map(parse_mutant).transpose()?;
     let wish =
         Wish { servers: args.servers, observers: args.observers, faults_for: Duration::from_secs(args.seconds.max(1)) };
@@ -107,6 +121,46 @@ fn try_run(args: &SimArgs) -> Result<bool, String> {
         explain(report, wish, mutant);
     }
     Ok(totals.failed.is_empty())
+}
+
+/// Puts back one bug after the other, each in a process of its own: a failed assertion ends it.
+fn hunt_mutants(args: &SimArgs, seeds: &Range<u64>) -> Result<bool, String> {
+    if !mutant::IS_SWITCHABLE {
+        return Err(NO_MUTANTS.to_owned());
+    }
+    let program = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
+    let mut all_found = true;
+    for mutant in Mutant::ALL {
+        let mut command = std::process::Command::new(&program);
+        command.args(["sim", "--mutant", &mutant.to_string(), "--seeds", &format!("{}..{}", seeds.start, seeds.end)]);
+        command.args(["--seconds", &args.seconds.to_string()]);
+        if let Some(servers) = args.servers {
+            command.args(["--servers", &servers.to_string()]);
+        }
+        let output = command.output().map_err(|error| format!("{}: {error}", program.display()))?;
+        let (found, what) = (!output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned());
+        let taken = match what.split_once(" seeds in ") {
+            Some((count, _)) => count.to_owned(),
+            // It ended in the middle, and said where.
+            None => said_seed(&String::from_utf8_lossy(&output.stderr)),
+        };
+        let violation = what.lines().find_map(|line| line.strip_prefix("violation: ")).unwrap_or("a failed assertion");
+        match found {
+            true => println!("{:<24} {taken:>5} seeds: {}", mutant.to_string(), shortened(violation)),
+            false => println!("{:<24} not found in {taken} seeds", mutant.to_string()),
+        }
+        all_found &= found;
+    }
+    Ok(all_found)
+}
+
+fn said_seed(text: &str) -> String {
+    let seed = text.split_once("in seed ").and_then(|(_, rest)| rest.split(':').next());
+    seed.unwrap_or("?").to_owned()
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(110).collect()
 }
 
 /// A failed assertion ends the process, so it has to say where it was.
@@ -155,7 +209,7 @@ fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
 
 fn parse_mutant(name: &str) -> Result<Mutant, String> {
     if !mutant::IS_SWITCHABLE {
-        return Err("this build has no mutants: use a debug build, or --features mutants".to_owned());
+        return Err(NO_MUTANTS.to_owned());
     }
     Mutant::from_name(name).ok_or_else(|| format!("no mutant {name}; --mutant list shows them"))
 }

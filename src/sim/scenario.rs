@@ -121,6 +121,8 @@ impl MemberScenario {
     }
 }
 
+/// Shorter runs are for those who wait for them.
+const LONG: Duration = Duration::from_secs(20);
 /// `cnxTimeout`.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const QUORUM_PORT: u16 = 2888;
@@ -224,10 +226,10 @@ impl Scenario {
             seed,
             servers: scenarios,
             clients: (0..clients).map(|_| client(&mut dice)).collect(),
-            faults: (dice.within(10..=18) * wish.faults_for.as_secs()).div_ceil(42) as usize,
+            faults: (dice.within(10..=18) * wish.faults_for.as_secs()).div_ceil(42).max(4) as usize,
             faults_for: wish.faults_for,
-            recovers_within: Duration::from_secs(9),
-            ends_within: Duration::from_secs(9),
+            recovers_within: Duration::from_secs(if wish.faults_for < LONG { 7 } else { 9 }),
+            ends_within: Duration::from_secs(if wish.faults_for < LONG { 6 } else { 9 }),
             addresses,
             ensemble,
         }
@@ -263,6 +265,7 @@ fn zab(seed: u64, index: usize, tick: Duration, dice: &mut Dice) -> ZabSettings 
         server: ServerId(index as i64 + 1),
         tick,
         entry_bytes_max: limits::FRAME_BYTES_MAX + limits::EXTRA_BYTES_MAX,
+        leader_serves: true,
         snapshots: SnapshotSettings { txns: dice.within(40..=1500), log_bytes: None },
         containers: ContainerSettings {
             check_interval: Duration::from_secs(60),
@@ -277,7 +280,6 @@ fn zab(seed: u64, index: usize, tick: Duration, dice: &mut Dice) -> ZabSettings 
             retry_after: Duration::from_millis(dice.within(100..=1000)),
         },
         connection_throttle: ThrottleSettings::default(),
-        leader_serves: true,
         seed: seed ^ (index as u64).rotate_left(32),
     }
 }
