@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,19 +13,12 @@ use support::random::Random;
 use support::writers::Writers;
 
 const OURS: &str = env!("CARGO_BIN_EXE_oxkeeper");
-const ROUNDS_BY_DEFAULT: u64 = 2;
+const ROUNDS_BY_DEFAULT: u64 = 1;
 const SERVERS: u16 = 3;
 /// Writes that each writer keeps in flight: pending ones must be answered, too, and in their order.
 const DEPTH: usize = 4;
 /// The moment lies within a second of writes.
 const MOMENT_MS: usize = 1000;
-
-/// Each test has three servers: one after the other is enough for a small machine.
-static TURN: Mutex<()> = Mutex::new(());
-
-fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(|failed| failed.into_inner())
-}
 
 fn number_from_env(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -87,7 +79,6 @@ fn one_round(ensemble: &mut Ensemble, random: &mut Random, how: &Break) {
 }
 
 fn rounds(how: &Break) {
-    let _turn = turn();
     let count = number_from_env("ROUNDS").unwrap_or(ROUNDS_BY_DEFAULT);
     let mut random = Random::new(number_from_env("SEED").unwrap_or(1), 0xfa11);
     let mut ensemble = Ensemble::start(OURS, &Shape::of(SERVERS));

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel as outcomes};
 use std::time::{Duration, Instant};
 
 use glommio::ExecutorJoinHandle;
@@ -126,10 +127,20 @@ impl std::error::Error for ServerError {}
 /// A server that runs.
 pub struct Server {
     process: Arc<Process>,
-    cores: Vec<ExecutorJoinHandle<Result<Ended, RingRefused>>>,
+    cores: Cores,
     /// What it found and where it listens, for the first screen.
     pub started: Started,
     _locks: DirLocks,
+}
+
+/// How a core ended.
+type Outcome = Result<Ended, RingRefused>;
+
+/// The threads of a server, and how each of them ended. A thread that has said so may take for ever to go: the kernel does
+/// not let go of one whose write hangs.
+struct Cores {
+    threads: Vec<ExecutorJoinHandle<()>>,
+    outcomes: Receiver<Outcome>,
 }
 
 /// What a start came to.
@@ -171,13 +182,15 @@ impl Server {
 
     /// Waits until it has stopped.
     pub fn join(self) -> Result<(), ServerError> {
-        for core in self.cores {
-            match core.join() {
-                Ok(Ok(Ended::Stopped)) => {}
-                Ok(Ok(Ended::Fatal(fatal))) => return Err(ServerError::Fatal(fatal)),
-                Ok(Err(refused)) => return Err(ServerError::Ring(refused)),
-                Err(error) => return Err(ServerError::Fatal(format!("a core ended: {error}").into())),
+        for outcome in self.cores.outcomes {
+            match outcome {
+                Ok(Ended::Stopped) => {}
+                Ok(Ended::Fatal(what)) => return Err(ServerError::Fatal(what)),
+                Err(refused) => return Err(ServerError::Ring(refused)),
             }
+        }
+        for thread in self.cores.threads {
+            thread.join().map_err(|error| ServerError::Fatal(format!("a core ended: {error}").into()))?;
         }
         Ok(())
     }
@@ -301,29 +314,31 @@ impl Plan {
     }
 
     /// Puts everything on its threads.
-    fn launch(self) -> Result<Vec<ExecutorJoinHandle<Result<Ended, RingRefused>>>, ServerError> {
+    fn launch(self) -> Result<Cores, ServerError> {
         let Plan { settings, process, sleepers, shards, zab, listener } = self;
         let settings = Arc::new(settings);
         let mut sleepers = sleepers.into_iter();
         let mut next_sleeper = || sleepers.next().expect("one sleeper per thread");
         let mut shards = shards.into_iter();
-        let mut cores = Vec::new();
+        let (tell, outcomes) = outcomes();
+        let mut threads = Vec::new();
         match settings.placement.clone() {
             Placement::Shared { core } => {
                 let seat = Seat { shard: shards.next(), zab: Some(zab), listener };
-                cores.push(seat.launch("core", core, next_sleeper(), &settings, &process)?);
+                threads.push(seat.launch("core", core, next_sleeper(), &settings, &process, tell)?);
             }
             Placement::Separate { zab: zab_cpu, shards: cpus } => {
                 let seat = Seat { shard: None, zab: Some(zab), listener: None };
-                cores.push(seat.launch("zab", zab_cpu, next_sleeper(), &settings, &process)?);
+                threads.push(seat.launch("zab", zab_cpu, next_sleeper(), &settings, &process, tell.clone())?);
                 let mut listener = listener;
                 for (at, cpu) in cpus.into_iter().enumerate() {
                     let seat = Seat { shard: shards.next(), zab: None, listener: listener.take() };
-                    cores.push(seat.launch(&format!("shard-{at}"), cpu, next_sleeper(), &settings, &process)?);
+                    let name = format!("shard-{at}");
+                    threads.push(seat.launch(&name, cpu, next_sleeper(), &settings, &process, tell.clone())?);
                 }
             }
         }
-        Ok(cores)
+        Ok(Cores { threads, outcomes })
     }
 }
 
@@ -342,16 +357,22 @@ impl Seat {
         sleeper: Sleeper,
         settings: &Arc<ServerSettings>,
         process: &Arc<Process>,
-    ) -> Result<ExecutorJoinHandle<Result<Ended, RingRefused>>, ServerError> {
+        tell: Sender<Outcome>,
+    ) -> Result<ExecutorJoinHandle<()>, ServerError> {
         let (settings, process) = (Arc::clone(settings), Arc::clone(process));
         let main = move || async move {
-            let mut core = self.sit_down(sleeper, &settings, &process)?;
-            core.ring.submit();
-            let ended = core.run().await;
-            if matches!(ended, Ended::Fatal(_)) {
+            let outcome = match self.sit_down(sleeper, &settings, &process) {
+                Err(refused) => Err(refused),
+                Ok(mut core) => {
+                    core.ring.submit();
+                    Ok(core.run().await)
+                }
+            };
+            if matches!(outcome, Ok(Ended::Fatal(_))) {
                 process.stop();
             }
-            Ok(ended)
+            // Nobody listens any more if another core has ended the server.
+            let _ = tell.send(outcome);
         };
         start_core(name, cpu, main)
             .map_err(|error| ServerError::Fatal(format!("core {name} could not be started: {error}").into()))

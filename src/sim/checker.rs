@@ -227,7 +227,11 @@ impl Replay<'_> {
             Request::Get { path, .. } => (path, 0),
             Request::Exists { path, .. } => (path, 1),
             Request::Children { path, .. } => (path, 2),
-            Request::Sync { .. } => return Ok(reply.err == 0 && reply.zxid >= operation.told_before),
+            // A leader that does not know yet that there is a newer one answers with what it has (ZOOKEEPER-1675).
+            Request::Sync { .. } => {
+                let is_of_older_epoch = reply.zxid.epoch() < operation.told_before.epoch();
+                return Ok(reply.err == 0 && (reply.zxid >= operation.told_before || is_of_older_epoch));
+            }
             Request::Write { .. } | Request::Multi(_) | Request::SetWatches { .. } | Request::Close => return Ok(true),
         };
         let Some(node) = self.model.nodes.get(path) else { return Ok(reply.err == ErrorCode::NoNode.code()) };

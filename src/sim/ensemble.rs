@@ -457,11 +457,16 @@ impl Ensemble {
         }
     }
 
-    /// Whether what clients say there reaches whoever decides about their sessions. A single server hears it after a pause.
+    /// Whether what clients say there reaches whoever decides about their sessions: not while the server follows a leader
+    /// that does not know yet that there is a newer one. A single server hears it after a pause.
     fn hears_clients(&self, server: ServerIndex) -> bool {
         let now = self.scheduler.now();
         let Some(process) = &self.servers[server.0].process else { return false };
-        self.scenario.ensemble.is_none() || (process.serves() && !process.is_paused(now))
+        let serving =
+            self.servers.iter().filter_map(|server| server.process.as_ref()).filter(|process| process.serves());
+        let newest = serving.map(|process| process.epoch()).max();
+        let is_heard = || process.serves() && !process.is_paused(now) && newest == Some(process.epoch());
+        self.scenario.ensemble.is_none() || is_heard()
     }
 
     fn wake_client(&mut self, client: ClientIndex) {

@@ -500,6 +500,11 @@ impl Process {
         self.zab.role() != RoleName::Looking && self.zab.zab().phase() == Phase::Broadcast
     }
 
+    /// The epoch that it has joined.
+    pub fn epoch(&self) -> u32 {
+        self.zab.zab().epochs().current
+    }
+
     /// Whether it stands still.
     pub fn is_paused(&self, now: Time) -> bool {
         self.paused_until.is_some_and(|until| now < until)

@@ -231,10 +231,10 @@ fn storms(first: u64, count: u64, has_extensions: bool) {
 
 #[test]
 fn nothing_decided_is_lost_in_a_storm() {
-    storms(0, 200, true);
+    storms(0, 48, true);
 }
 
 #[test]
 fn nothing_decided_is_lost_in_a_storm_without_extensions() {
-    storms(1000, 100, false);
+    storms(1000, 24, false);
 }

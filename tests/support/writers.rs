@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use super::ensemble::{Ensemble, SOON};
 
-/// `oxkeeper bench --workload failover`: a paced writer at each server, in a process of its own.
+/// `oxkeeper bench --workload failover`: a paced writer at each server, in a process of its own. Dropping it kills that.
 #[derive(Debug)]
 pub struct Writers {
-    child: Child,
+    /// Until `end`.
+    child: Option<Child>,
     /// Acknowledged writes of each second, as it ends.
     seconds: Receiver<u64>,
     /// Those of the first.
@@ -37,7 +38,7 @@ impl Writers {
                 }
             }
         });
-        let mut writers = Writers { child, seconds, first: 0 };
+        let mut writers = Writers { child: Some(child), seconds, first: 0 };
         writers.first = writers.wait_second();
         writers
     }
@@ -47,33 +48,43 @@ impl Writers {
         match self.seconds.recv_timeout(SOON) {
             Ok(count) => count,
             Err(RecvTimeoutError::Timeout) => panic!("bench is silent"),
-            Err(RecvTimeoutError::Disconnected) => panic!("bench has ended: {:?}", self.child.wait()),
+            Err(RecvTimeoutError::Disconnected) => {
+                panic!("bench has ended: {:?}", self.child.as_mut().map(Child::wait))
+            }
         }
     }
 
-    /// Waits until `servers` of `of` acknowledge again what they did in the first second, or not much less, and go on.
+    /// Waits for a whole second in which `servers` of `of` acknowledge half of what they did in the first one, or more.
     pub fn wait_recovered(&mut self, servers: usize, of: usize) {
-        const SECONDS: u32 = 2;
         let floor = self.first * servers as u64 / of as u64 / 2;
         while self.seconds.try_recv().is_ok() {}
         // The one that is under way began before.
         self.wait_second();
-        let (start, mut fine) = (Instant::now(), 0);
-        while fine < SECONDS {
-            fine += (self.wait_second() >= floor) as u32;
+        let start = Instant::now();
+        while self.wait_second() < floor {
             assert!(start.elapsed() < SOON, "{floor} writes a second are not reached any more");
         }
     }
 
     /// Ends them and gives their report.
-    pub fn end(self) -> serde_json::Value {
-        let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+    pub fn end(mut self) -> serde_json::Value {
+        let child = self.child.take().expect("it is taken here only");
+        let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
         assert!(kill.is_ok_and(|status| status.success()), "a process may signal its own child");
-        let output = self.child.wait_with_output().expect("our child can be waited for");
+        let output = child.wait_with_output().expect("our child can be waited for");
         let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
             panic!("{error}: {:?}, {:?}", output.status, String::from_utf8_lossy(&output.stdout))
         });
         json["failover"].clone()
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
