@@ -61,8 +61,10 @@ pub struct Lateness {
 impl Lateness {
     /// A deadline was met so much later, or we did not run for so long.
     pub fn see(&mut self, now: Time, late: Duration) {
+        // Who was stopped for longer learns nothing from it about how soon a process gets a core here.
+        let late = if late > LATENESS_MAX { Duration::ZERO } else { late };
         let decay = self.worst.mul_f64((now.saturating_since(self.seen).as_secs_f64() / MEMORY.as_secs_f64()).min(1.0));
-        self.worst = self.worst.saturating_sub(decay).max(late.min(LATENESS_MAX));
+        self.worst = self.worst.saturating_sub(decay).max(late);
         self.seen = now;
     }
 
@@ -116,6 +118,8 @@ mod tests {
         lateness.see(Time::from_ms(1020), Duration::from_millis(65));
         assert_eq!(lateness.slack(BASE), Duration::from_millis(180));
         lateness.see(Time::from_ms(1100), Duration::from_secs(3));
+        assert!(lateness.slack(BASE) <= Duration::from_millis(180), "stopped is not late");
+        lateness.see(Time::from_ms(1100), Duration::from_millis(190));
         assert_eq!(lateness.slack(BASE), BASE * 4);
         for at in (1100..120_000).step_by(25) {
             lateness.see(Time::from_ms(at), Duration::ZERO);
