@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use bumpalo::Bump;
 use oxkeeper::config::{Config, ConfigFile, OtherFiles, SystemProperties};
 use oxkeeper::io::run::ServerSettings;
 use oxkeeper::io::settings::resolve;
@@ -54,10 +55,11 @@ pub fn client_records(bytes: &[u8]) {
     let _ = client::decode_multi_read(&mut Reader::new(body));
     let _ = SetWatches::decode(OpCode::SetWatches, &mut Reader::new(body));
     let _ = SetWatches::decode(OpCode::SetWatches2, &mut Reader::new(body));
+    let arena = Bump::new();
     if let Some(op) = OpCode::from_i32(i32::from(*op as i8)) {
-        let _ = WriteRequest::decode(op, &mut Reader::new(body));
+        let _ = WriteRequest::decode(op, &mut Reader::new(body), &arena);
     }
-    let _ = WriteRequest::decode(OpCode::Multi, &mut Reader::new(body));
+    let _ = WriteRequest::decode(OpCode::Multi, &mut Reader::new(body), &arena);
 }
 
 /// Bytes from a client's socket, through the shard, the zab core and the tree. The first byte says in which form the
