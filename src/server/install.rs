@@ -111,7 +111,10 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
                     self.renew_session(now, attached, session, out);
                 }
             }
-            RoleName::Following | RoleName::Observing => self.hand_over_again(now),
+            RoleName::Following | RoleName::Observing => {
+                self.hand_over_again(now);
+                self.touch_attached(now);
+            }
             RoleName::Looking => {}
         }
         if role == RoleName::Leading && !self.settings.leader_serves {

@@ -75,6 +75,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
         }
     }
 
+    /// Whoever is connected has been heard from meanwhile, by this server frozen or by the one that it was: the leader begins
+    /// to count with it now, as it did with everybody's when it was established.
+    pub(super) fn touch_attached(&mut self, now: Now) {
+        let mut sessions: Vec<SessionId> = self.attached.keys().copied().collect();
+        sessions.sort_unstable();
+        self.pass_touches_on(now, &sessions);
+    }
+
     /// A client wants its session back: the leader knows whether it lives. Whoever else waits for the same answer is an
     /// older connection of that client.
     pub(super) fn ask_revalidation(

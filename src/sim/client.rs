@@ -102,6 +102,8 @@ pub struct Client {
     last_heard: Time,
     /// How much of the opening is done.
     opening: usize,
+    /// Everything is healed: it asks for a write until one is answered.
+    must_write: bool,
     /// It only waits for its answers, and then closes its session.
     is_quiet: bool,
     pub is_over: bool,
@@ -142,12 +144,18 @@ impl Client {
             last_sent: Time(0),
             last_heard: Time(0),
             opening: 0,
+            must_write: false,
             is_quiet: false,
             is_over: false,
             acknowledged_at: None,
             agreed: BTreeMap::new(),
             seen_traced: 0,
         }
+    }
+
+    /// From now on it must be possible to write.
+    pub fn expect_progress(&mut self) {
+        self.must_write = true;
     }
 
     /// No more requests of its own choice: it closes its session, or is gone without a word.
@@ -263,7 +271,7 @@ impl Client {
             }
             return;
         }
-        if self.opening > 0 && self.dice.one_in(self.settings.leaves_one_in) {
+        if self.opening > 0 && !self.must_write && self.dice.one_in(self.settings.leaves_one_in) {
             return self.depart(now, end, history, out);
         }
         for _ in 0..self.dice.weighted(&[(50, 1), (20, 2), (20, 5), (10, 14)]) {
@@ -276,6 +284,7 @@ impl Client {
                     self.opening += 1;
                     request
                 }
+                None if self.must_write => self.workload.set(index, &mut self.dice),
                 None => self.workload.next(index, &mut self.dice),
             };
             self.ask(now, request, history, &mut bytes);
@@ -507,6 +516,7 @@ impl Client {
         self.learn(&request, header.err, body);
         if request.is_write() && header.err != ErrorCode::NotReadOnly.code() {
             self.acknowledged_at = Some(now);
+            self.must_write = false;
         }
         if request == Request::Close {
             self.session = None;

@@ -671,6 +671,7 @@ impl Ensemble {
 
     fn heal(&mut self) {
         let now = self.scheduler.now();
+        self.clients.iter_mut().for_each(Client::expect_progress);
         self.network.heal();
         for server in 0..self.servers.len() {
             let state = &mut self.servers[server];

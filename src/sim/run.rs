@@ -195,7 +195,8 @@ fn explain(report: &Report, wish: Wish, mutant: Option<Mutant>) {
     mutant::activate(None);
     println!();
     again.tail.iter().for_each(|line| println!("{line}"));
-    let flags = wish.servers.map_or(String::new(), |servers| format!(" --servers {servers}"));
+    let mut flags = format!(" --seconds {}", wish.faults_for.as_secs());
+    flags.extend(wish.servers.map(|servers| format!(" --servers {servers}")));
     println!("seed {} fails; replay: oxkeeper sim --seeds {}{flags} --trace", report.seed, report.seed);
 }
 

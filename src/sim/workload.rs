@@ -75,7 +75,7 @@ impl Workload {
         }
     }
 
-    fn set(&mut self, index: OperationIndex, dice: &mut Dice) -> Request {
+    pub fn set(&mut self, index: OperationIndex, dice: &mut Dice) -> Request {
         let path = register(dice.below(REGISTERS));
         let version = self.version(&path, dice);
         write(Part::Set { path, data: data(index, 0, dice), version }, dice)

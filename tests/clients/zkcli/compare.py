@@ -48,6 +48,9 @@ def run(server, script):
     lines = [mask(line) for line in result.stdout.splitlines() if line and not line.startswith("SLF4J")]
     # Events are printed by another thread, between any two lines of the commands.
     events = [line for line in lines if line.startswith("WatchedEvent")]
+    # At its end the client prints that it is closed, or has ended before its event thread gets to that.
+    if events and "state:Closed" in events[-1]:
+        events.pop()
     replies = [line for line in lines if not line.startswith("WatchedEvent") and line != "WATCHER::"]
     return [f"exit status {result.returncode}", *sort_ids(replies)], events
 
