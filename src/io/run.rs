@@ -196,6 +196,9 @@ impl Server {
     }
 }
 
+/// The port of a server that was killed is free by then.
+const FREED_WITHIN: Duration = Duration::from_secs(2);
+
 fn listen((host, port): &(String, u16), backlog: Option<u32>) -> Result<TcpListener, ServerError> {
     let name = if host.is_empty() { format!("port {port}") } else { format!("{host}:{port}") };
     let bind = || -> io::Result<TcpListener> {
@@ -211,7 +214,17 @@ fn listen((host, port): &(String, u16), backlog: Option<u32>) -> Result<TcpListe
         }
         Err(last)
     };
-    bind().map_err(|error| ServerError::Bind { address: name, error })
+    let until = Instant::now() + FREED_WITHIN;
+    loop {
+        match bind() {
+            // The kernel takes the rings of a killed process apart after it is gone, and their sockets with them: whoever
+            // starts the next server at once would find the port of the last one.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound.map_err(|error| ServerError::Bind { address: name, error }),
+        }
+    }
 }
 
 /// Queues between two cores hold so many messages; shards are bounded by their outstanding requests besides.

@@ -68,6 +68,8 @@ const BREAKS_MAX: u64 = 10;
 struct State {
     gets: u64,
     sets: u64,
+    /// Those at the server with the fault, if several servers hold this state.
+    sets_there: u64,
     /// Data and version of what was set.
     data: BTreeMap<String, (Vec<u8>, i32)>,
     paths: BTreeSet<String>,
@@ -206,13 +208,16 @@ impl Fake {
                 _ => {}
             }
             let (err, record) = state.apply(self.fault, number, op, reader)?;
+            let is_set_there = op == OpCode::SetData && self.fault != Fault::None;
+            state.sets_there += u64::from(is_set_there);
+            let there = state.sets_there;
             match self.fault {
                 Fault::BreaksBehind { sets }
-                    if op == OpCode::SetData && state.sets.is_multiple_of(sets) && state.sets / sets <= BREAKS_MAX =>
+                    if is_set_there && there.is_multiple_of(sets) && there / sets <= BREAKS_MAX =>
                 {
                     return None;
                 }
-                Fault::ExpiresBehind { sets } if op == OpCode::SetData && state.sets == sets => state.expire_all(),
+                Fault::ExpiresBehind { sets } if is_set_there && there == sets => state.expire_all(),
                 _ => {}
             }
             let mut zxid = state.zxid;
