@@ -5,6 +5,8 @@
 
 use std::env;
 
+use bumpalo::Bump;
+use bumpalo::collections::Vec as ArenaVec;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use oxkeeper::tree::access::AccessSettings;
 use oxkeeper::tree::effects::Effects;
@@ -23,6 +25,10 @@ const CHILDREN: usize = 1000;
 /// `cargo test` runs each once, and needs no million znodes.
 fn sizes() -> &'static [usize] {
     if env::args().any(|arg| arg == "--bench") { &[1_000, 1_000_000] } else { &[1_000] }
+}
+
+fn sets<'a>(paths: &'a [String], arena: &'a Bump) -> WriteRequest<'a> {
+    WriteRequest::Multi(ArenaVec::from_iter_in(paths.iter().map(|path| set(path)), arena))
 }
 
 struct Bench {
@@ -84,7 +90,7 @@ impl Bench {
 fn process(tree: &mut Tree, effects: &mut Effects, payload: &mut Vec<u8>, request: &WriteRequest<'_>) {
     let zxid = tree.head().next();
     let header = TxnHeader { session: SessionId(1), cxid: 1, zxid, time: WallTime(1_700_000_000_000) };
-    let context = RequestContext { header, auth: &[], session_error: None };
+    let context = RequestContext { header, auth: &[], session_error: None, arena: &Bump::new() };
     payload.clear();
     effects.block.changes.clear();
     effects.block.bytes.clear();
@@ -101,7 +107,10 @@ fn process_each(c: &mut Criterion) {
         let id = |name: &str| BenchmarkId::new(name.to_owned(), znodes);
         group.bench_function(id("setData"), |b| b.iter(|| bench.step(1, |paths| set(&paths[0]))));
         group.bench_function(id("multi of 10 sets"), |b| {
-            b.iter(|| bench.step(10, |paths| WriteRequest::Multi(paths.iter().map(|path| set(path)).collect())))
+            b.iter(|| {
+                let arena = Bump::new();
+                bench.step(10, |paths| sets(paths, &arena))
+            })
         });
         group.bench_function(id("delete and create"), |b| {
             b.iter(|| {
@@ -114,7 +123,7 @@ fn process_each(c: &mut Criterion) {
             b.iter(|| {
                 let zxid = bench.tree.head().next();
                 let header = TxnHeader { session: SessionId(1), cxid: 1, zxid, time: WallTime(0) };
-                let context = RequestContext { header, auth: &[], session_error: None };
+                let context = RequestContext { header, auth: &[], session_error: None, arena: &Bump::new() };
                 bench.payload.clear();
                 bench.tree.process(&context, &create(&bench.paths[0]), &mut bench.payload, &mut bench.effects);
                 assert!(bench.effects.is_refused);

@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 
+use bumpalo::Bump;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use oxkeeper::types::acl::AclList;
 use oxkeeper::types::error_code::ErrorCode;
@@ -92,11 +93,15 @@ fn requests(c: &mut Criterion) {
         ("setData", OpCode::SetData, payload(|out| client_encode::set_data(out, 1, PATH, &DATA, -1))),
         ("multi of 10 sets", OpCode::Multi, payload(|out| client_encode::multi_set_data(out, 1, &ten, &DATA))),
     ];
+    let mut arena = Bump::new();
     for (name, op, bytes) in writes {
         group.bench_function(format!("decode {name}"), |b| {
             b.iter(|| {
                 let mut body = Reader::new(black_box(&bytes));
-                RequestHeader::decode(&mut body).is_ok() && WriteRequest::decode(op, &mut body).is_ok()
+                let is_ok =
+                    RequestHeader::decode(&mut body).is_ok() && WriteRequest::decode(op, &mut body, &arena).is_ok();
+                arena.reset();
+                is_ok
             })
         });
     }

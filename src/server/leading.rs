@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use bumpalo::Bump;
+
 use super::pending::{PendingWrite, Unanswered, Wish};
 use super::pipeline::{Attached, Now, Output, ZabCore, in_flight_bytes_max};
 use super::reply::put_write_reply;
@@ -109,13 +111,15 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
     fn prepare(&mut self, now: Now, asked: &Asked<'_>, origin: Option<Origin>) -> Zxid {
         let session_error = self.leases.claim(now.time, asked.session, asked.owner).err();
         let header = self.next_header(now, asked.session, asked.cxid);
-        let context = RequestContext { header, auth: asked.ids, session_error };
+        let arena = std::mem::take(&mut self.arena);
+        let context = RequestContext { header, auth: asked.ids, session_error, arena: &arena };
         let session = match asked.op {
             OpCode::CloseSession => SessionChange::Closed(asked.session),
             _ => SessionChange::None,
         };
         let publishing = Publishing { origin, op: Some(asked.op), session };
-        match WriteRequest::decode(asked.op, &mut Reader::with_limit(asked.body, self.settings.entry_bytes_max)) {
+        let mut body = Reader::with_limit(asked.body, self.settings.entry_bytes_max);
+        match WriteRequest::decode(asked.op, &mut body, &arena) {
             Err(_) => self.refuse(now, &header, ErrorCode::MarshallingError, publishing),
             Ok(write) => {
                 self.propose(now, &header, publishing, |tree, payload, effects| {
@@ -126,7 +130,16 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
                 }
             }
         }
+        self.keep(arena);
         header.zxid
+    }
+
+    /// The arena, for the next write.
+    fn keep(&mut self, mut arena: Bump) {
+        if arena.allocated_bytes() <= limits::KEPT_ARENA_BYTES {
+            arena.reset();
+            self.arena = arena;
+        }
     }
 
     /// An error txn.
@@ -398,9 +411,12 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
 
     fn close_session(&mut self, now: Now, session: SessionId) {
         let header = self.next_header(now, session, 0);
-        let txn = self.tree.close_session_txn(session.0);
+        let arena = std::mem::take(&mut self.arena);
+        let txn = self.tree.close_session_txn(session.0, &arena);
         let publishing = Publishing { session: SessionChange::Closed(session), ..Publishing::default() };
         self.propose_internal(now, &header, &txn, publishing);
+        drop(txn);
+        self.keep(arena);
     }
 }
 

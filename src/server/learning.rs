@@ -5,6 +5,8 @@
 //!                  └──────────── matched ◄──────┘          └─► block with the reply ─► Commit ─► shards
 //! ```
 
+use bumpalo::Bump;
+
 use super::pending::{Match, PendingSync, PendingWrite, Wish};
 use super::pipeline::{Attached, Now, Output, ZabCore};
 use super::reply::put_write_reply;
@@ -28,7 +30,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             self.zab.step(now.time, zab::Input::Request(sync.request()));
             return self.pending.push_sync(sync);
         }
-        let decoded = WriteRequest::decode(request.op, &mut Reader::with_limit(body, self.settings.entry_bytes_max));
+        let arena = Bump::new();
+        let mut record = Reader::with_limit(body, self.settings.entry_bytes_max);
+        let decoded = WriteRequest::decode(request.op, &mut record, &arena);
         let wish = match decoded {
             Ok(_) => Wish::Write(request.op),
             Err(_) => Wish::Refused(ErrorCode::MarshallingError),

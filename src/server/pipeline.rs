@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use ahash::AHashMap;
+use bumpalo::Bump;
 use smallvec::SmallVec;
 
 use super::errands::Agreement;
@@ -241,6 +242,8 @@ pub struct ZabCore<B> {
     pub(super) throttle: ConnectionThrottle,
     pub(super) effects: Effects,
     pub(super) entry: Vec<u8>,
+    /// For the write at hand; empty between two.
+    pub(super) arena: Bump,
     pub(super) reply: Vec<u8>,
     /// At the head and not published, oldest first.
     pub(super) proposed: VecDeque<Block>,
@@ -347,6 +350,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> ZabCore<B> {
             attached: AHashMap::new(),
             effects: Effects::default(),
             entry: Vec::new(),
+            arena: Bump::new(),
             reply: Vec::new(),
             proposed: VecDeque::new(),
             committed_digest,

@@ -4,6 +4,10 @@
 //! prepared, so every later request, and every later part of the same multi, sees it.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use bumpalo::Bump;
+use bumpalo::collections::String as ArenaString;
 
 use super::access::{self, AccessSettings};
 use super::effects::{Effects, Mark, Outcome};
@@ -26,6 +30,8 @@ pub struct RequestContext<'a> {
     pub auth: &'a [Id],
     /// What is wrong with the session, if anything: closing, unknown, local.
     pub session_error: Option<ErrorCode>,
+    /// For what the txn is made of and the request does not hold.
+    pub arena: &'a Bump,
 }
 
 impl Tree {
@@ -88,7 +94,7 @@ impl Tree {
     /// All or nothing. The parts before the one that fails are applied and rolled back with the version.
     fn process_multi<'a>(
         &mut self,
-        context: &RequestContext<'_>,
+        context: &RequestContext<'a>,
         parts: &'a [WriteRequest<'a>],
         mark: Mark,
         effects: &mut Effects,
@@ -126,7 +132,7 @@ impl Tree {
     }
 
     /// Checks one operation at the head.
-    fn prepare<'a>(&self, context: &RequestContext<'_>, request: &'a WriteRequest<'a>) -> Result<Txn<'a>, ErrorCode> {
+    fn prepare<'a>(&self, context: &RequestContext<'a>, request: &'a WriteRequest<'a>) -> Result<Txn<'a>, ErrorCode> {
         match request {
             WriteRequest::Create(create) => self.prepare_create(context, create),
             WriteRequest::Delete { path, version } => {
@@ -159,7 +165,7 @@ impl Tree {
                 let version = next_version(node.stat().version, *version)?;
                 Ok(Txn::Check { path: path.into(), version })
             }
-            WriteRequest::CloseSession => Ok(self.close_session_txn(context.header.session.0)),
+            WriteRequest::CloseSession => Ok(self.close_session_txn(context.header.session.0, context.arena)),
             WriteRequest::Reconfig => {
                 if !self.settings.reconfig_enabled {
                     return Err(ErrorCode::ReconfigDisabled);
@@ -171,7 +177,7 @@ impl Tree {
         }
     }
 
-    fn prepare_create<'a>(&self, context: &RequestContext<'_>, create: &'a Create<'a>) -> Result<Txn<'a>, ErrorCode> {
+    fn prepare_create<'a>(&self, context: &RequestContext<'a>, create: &'a Create<'a>) -> Result<Txn<'a>, ErrorCode> {
         let mode = CreateMode::from_flags(create.flags).ok_or(ErrorCode::BadArguments)?;
         self.check_ttl(create, mode)?;
         session(context)?;
@@ -185,7 +191,7 @@ impl Tree {
         self.allow(&parent, perms::CREATE, context)?;
         let counter = parent.stat().cversion;
         let path: Cow<'a, str> = match mode.sequential {
-            true => Cow::Owned(format!("{asked}{counter:010}")),
+            true => Cow::Borrowed(numbered(asked, counter, context.arena)),
             false => Cow::Borrowed(asked),
         };
         path::validate(&path).map_err(|_| ErrorCode::BadArguments)?;
@@ -242,11 +248,12 @@ impl Tree {
 
     /// The closing of a session, with the znodes that go with it. A list that Java could not read back from its log is
     /// left out: every version then deletes what the session owns.
-    pub fn close_session_txn(&self, session: i64) -> Txn<'static> {
+    pub fn close_session_txn<'a>(&self, session: i64, arena: &'a Bump) -> Txn<'a> {
         if !self.settings.close_session_txn {
             return Txn::CloseSession { paths: None };
         }
-        let paths: Vec<Cow<'static, str>> = self.owned_paths(session).into_iter().map(Cow::Owned).collect();
+        let copied = |path: &str| Cow::Borrowed(&*arena.alloc_str(path));
+        let paths: Vec<Cow<'a, str>> = self.store.owned(session, 0).map(copied).collect();
         let bytes: usize = paths.iter().map(|path| path.len() + 4).sum();
         let fits = bytes + txn::HEADER_BYTES + txn::DIGEST_BYTES + 4 <= limits::FRAME_BYTES_MAX;
         Txn::CloseSession { paths: fits.then_some(paths) }
@@ -308,6 +315,15 @@ fn parent_text(path: &str) -> &str {
     }
 }
 
+/// A sequential znode's path.
+fn numbered<'a>(asked: &str, counter: i32, arena: &'a Bump) -> &'a str {
+    // The digits of an `i32` with its sign.
+    const NUMBER_BYTES_MAX: usize = 11;
+    let mut path = ArenaString::with_capacity_in(asked.len() + NUMBER_BYTES_MAX, arena);
+    write!(path, "{asked}{counter:010}").expect("a string takes all");
+    path.into_bump_str()
+}
+
 /// The version after a change, if the expected one fits: -1 always does.
 fn next_version(current: i32, expected: i32) -> Result<i32, ErrorCode> {
     if expected != -1 && expected != current { Err(ErrorCode::BadVersion) } else { Ok(current.wrapping_add(1)) }
@@ -323,6 +339,14 @@ mod tests {
         assert_eq!(next_version(3, -1), Ok(4));
         assert_eq!(next_version(3, 2), Err(ErrorCode::BadVersion));
         assert_eq!(next_version(i32::MAX, -1), Ok(i32::MIN));
+    }
+
+    #[test]
+    fn a_sequential_name_has_ten_digits_at_least_and_may_be_negative() {
+        let arena = Bump::new();
+        assert_eq!(numbered("/a-", 7, &arena), "/a-0000000007");
+        assert_eq!(numbered("/a-", i32::MAX, &arena), "/a-2147483647");
+        assert_eq!(numbered("/a-", i32::MIN, &arena), "/a--2147483648");
     }
 
     #[test]

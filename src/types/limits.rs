@@ -49,6 +49,9 @@ pub const WARMED_AT_ONCE: usize = 16;
 pub const KEPT_BUFFERS: usize = 256;
 pub const KEPT_BUFFER_BYTES: usize = 64 << 10;
 
+/// What writes are made of is put together in an arena, which is kept for the next write up to this size, bytes.
+pub const KEPT_ARENA_BYTES: usize = 64 << 10;
+
 /// Bytes of the log that may be on their way to the disk; also the distance from the end of a log within which
 /// damage is a torn tail and beyond which it is rot.
 pub const LOG_IN_FLIGHT_BYTES_MAX: usize = 8 << 20;

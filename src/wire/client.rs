@@ -10,6 +10,9 @@
 
 use std::borrow::Cow;
 
+use bumpalo::Bump;
+use bumpalo::collections::Vec as ArenaVec;
+
 use super::jute::{JuteError, Reader, Result, Write};
 use crate::types::acl::Acl;
 use crate::types::error_code::ErrorCode;
@@ -248,16 +251,16 @@ pub enum WriteRequest<'a> {
     SetData { path: Option<Cow<'a, str>>, data: Option<&'a [u8]>, version: i32 },
     SetAcl { path: Option<Cow<'a, str>>, acl: AclEntries<'a>, version: i32 },
     Check { path: Option<Cow<'a, str>>, version: i32 },
-    Multi(Vec<WriteRequest<'a>>),
+    Multi(ArenaVec<'a, WriteRequest<'a>>),
     Reconfig,
     CloseSession,
 }
 
 impl<'a> WriteRequest<'a> {
-    /// Reads the record behind the header of a write.
+    /// Reads the record behind the header of a write. What it consists of goes into the arena.
     ///
     /// Errors: the body is not such a record; answered with `MarshallingError`.
-    pub fn decode(op: OpCode, r: &mut Reader<'a>) -> Result<WriteRequest<'a>> {
+    pub fn decode(op: OpCode, r: &mut Reader<'a>, arena: &'a Bump) -> Result<WriteRequest<'a>> {
         Ok(match op {
             OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl => {
                 WriteRequest::Create(Self::create(op, r)?)
@@ -266,7 +269,7 @@ impl<'a> WriteRequest<'a> {
             OpCode::SetData => WriteRequest::SetData { path: r.string()?, data: r.buffer()?, version: r.i32()? },
             OpCode::SetAcl => WriteRequest::SetAcl { path: r.string()?, acl: acl_entries(r)?, version: r.i32()? },
             OpCode::Check => WriteRequest::Check { path: r.string()?, version: r.i32()? },
-            OpCode::Multi => WriteRequest::Multi(Self::multi(r)?),
+            OpCode::Multi => WriteRequest::Multi(Self::multi(r, arena)?),
             OpCode::Reconfig => {
                 for _ in ["joiningServers", "leavingServers", "newMembers"] {
                     r.string()?;
@@ -292,8 +295,8 @@ impl<'a> WriteRequest<'a> {
 
     /// The operations of a multi. Whatever Java's `MultiOperationRecord` refuses fails the whole request: a type that
     /// is no write, a null path or ACL, flags that are no create mode, TTL flags in a record without a ttl.
-    fn multi(r: &mut Reader<'a>) -> Result<Vec<WriteRequest<'a>>> {
-        let mut ops = Vec::new();
+    fn multi(r: &mut Reader<'a>, arena: &'a Bump) -> Result<ArenaVec<'a, WriteRequest<'a>>> {
+        let mut ops = ArenaVec::new_in(arena);
         loop {
             let header = MultiHeader::decode(r)?;
             if header.done {
@@ -304,7 +307,7 @@ impl<'a> WriteRequest<'a> {
                 OpCode::Create | OpCode::Create2 | OpCode::CreateContainer | OpCode::CreateTtl => {
                     Self::multi_create(Self::create(op, r)?)?
                 }
-                OpCode::Delete | OpCode::SetData | OpCode::Check => match Self::decode(op, r)? {
+                OpCode::Delete | OpCode::SetData | OpCode::Check => match Self::decode(op, r, arena)? {
                     WriteRequest::SetData { path: None, .. } | WriteRequest::Check { path: None, .. } => {
                         return Err(JuteError::Null);
                     }
@@ -614,7 +617,9 @@ mod tests {
             "0000000d 00 ffffffff 00000002 2f61 00000000 00000001 00 ffffffff 00000004 2f612f63 00000000 00000001 0000001f
              00000005 776f726c64 00000006 616e796f6e65 00000000 ffffffff 01 ffffffff",
         );
-        let WriteRequest::Multi(ops) = WriteRequest::decode(OpCode::Multi, &mut Reader::new(&body)).unwrap() else {
+        let arena = Bump::new();
+        let WriteRequest::Multi(ops) = WriteRequest::decode(OpCode::Multi, &mut Reader::new(&body), &arena).unwrap()
+        else {
             panic!("a multi");
         };
         assert!(matches!(&ops[0], WriteRequest::Check { path: Some(p), version: 0 } if p == "/a"));
@@ -644,7 +649,9 @@ mod tests {
 
     #[test]
     fn a_multi_with_anything_but_writes_is_refused_whole() {
-        let check = |hex: &str| assert!(WriteRequest::decode(OpCode::Multi, &mut Reader::new(&bytes(hex))).is_err());
+        let arena = Bump::new();
+        let check =
+            |hex: &str| assert!(WriteRequest::decode(OpCode::Multi, &mut Reader::new(&bytes(hex)), &arena).is_err());
         check("00000063 00 ffffffff ffffffff 01 ffffffff");
         check("00000004 00 ffffffff 00000002 2f61 00 ffffffff 01 ffffffff");
         check("0000000d 00 ffffffff ffffffff 00000000 ffffffff 01 ffffffff");

@@ -524,12 +524,21 @@ fn read_multi<'a>(reader: &mut Reader<'a>) -> Result<Vec<Txn<'a>>> {
 
 fn write_multi(txns: &[Txn<'_>], out: &mut impl Write) {
     out.put_i32(txns.len() as i32);
-    let mut record = Vec::new();
     for txn in txns {
-        record.clear();
-        txn.write(&mut record);
+        let mut length = Length(0);
+        txn.write(&mut length);
         out.put_i32(txn.kind());
-        out.put_buffer(Some(&record));
+        out.put_i32(length.0 as i32);
+        txn.write(out);
+    }
+}
+
+/// Measures a record: cheaper than writing it elsewhere first.
+struct Length(usize);
+
+impl Write for Length {
+    fn put(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len();
     }
 }
 

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use bumpalo::Bump;
 use oxkeeper::config::{Config, ConfigFile, OtherFiles, SystemProperties};
 use oxkeeper::io::run::ServerSettings;
 use oxkeeper::io::settings::resolve;
@@ -20,6 +21,7 @@ use oxkeeper::storage::log_file::{self, LogReader};
 use oxkeeper::storage::recovery::Replay;
 use oxkeeper::storage::snapshot::{Item, NodeRecord};
 use oxkeeper::storage::snapshot_file;
+use oxkeeper::storage::snapshot_stream::StreamReader;
 use oxkeeper::tree::Tree;
 use oxkeeper::tree::publication::Publisher;
 use oxkeeper::tree::quota::{QuotaLimits, QuotaUsage};
@@ -28,7 +30,11 @@ use oxkeeper::types::time::{Time, WallTime};
 use oxkeeper::types::zxid::Zxid;
 use oxkeeper::wire::client::{self, AuthPacket, ConnectRequest, OpCode, PathAndWatch, SetWatches, WriteRequest};
 use oxkeeper::wire::client_encode;
+use oxkeeper::wire::election::{self, InitialMessage, Notification};
+use oxkeeper::wire::extension::Extension;
 use oxkeeper::wire::jute::Reader;
+use oxkeeper::wire::quorum::{self, Features, LearnerInfo, PacketStream, QuorumPacket, RequestBody};
+use oxkeeper::wire::snapshot_stream::SnapshotScanner;
 use oxkeeper::wire::txn;
 
 /// Takes any bytes, and must come back.
@@ -43,6 +49,9 @@ pub const ALL: &[(&str, EntryPoint)] = &[
     ("txns", txns),
     ("config", config),
     ("quota", quota),
+    ("election_stream", election_stream),
+    ("peer_stream", peer_stream),
+    ("snapshot_stream", snapshot_stream),
 ];
 
 /// Every record of the client protocol, its opcode being the first byte.
@@ -54,10 +63,11 @@ pub fn client_records(bytes: &[u8]) {
     let _ = client::decode_multi_read(&mut Reader::new(body));
     let _ = SetWatches::decode(OpCode::SetWatches, &mut Reader::new(body));
     let _ = SetWatches::decode(OpCode::SetWatches2, &mut Reader::new(body));
+    let arena = Bump::new();
     if let Some(op) = OpCode::from_i32(i32::from(*op as i8)) {
-        let _ = WriteRequest::decode(op, &mut Reader::new(body));
+        let _ = WriteRequest::decode(op, &mut Reader::new(body), &arena);
     }
-    let _ = WriteRequest::decode(OpCode::Multi, &mut Reader::new(body));
+    let _ = WriteRequest::decode(OpCode::Multi, &mut Reader::new(body), &arena);
 }
 
 /// Bytes from a client's socket, through the shard, the zab core and the tree. The first byte says in which form the
@@ -155,6 +165,74 @@ fn take_piece(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<2>()?;
     let length = usize::from(u16::from_le_bytes(*length)).min(rest.len());
     Some(rest.split_at(length))
+}
+
+/// Bytes from the socket of a server that wants to elect: who it is, then notifications.
+pub fn election_stream(bytes: &[u8]) {
+    let mut rest = match InitialMessage::decode(bytes) {
+        Ok(Some((_, length))) => bytes.get(length..).expect("no more than there is"),
+        Ok(None) | Err(_) => bytes,
+    };
+    while let Ok(Some((payload, behind))) = election::split_frame(rest) {
+        let _ = Notification::decode(payload);
+        rest = behind;
+    }
+    let _ = Extension::decode(bytes);
+}
+
+/// Bytes from the socket of a leader or a learner, in two pieces, and whatever each packet could be.
+pub fn peer_stream(bytes: &[u8]) {
+    let mut stream = PacketStream::new(1 << 20);
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    for piece in [first, second] {
+        stream.push(piece);
+        while let Ok(Some(packet)) = stream.next_packet() {
+            look_at(&packet);
+        }
+    }
+    let _ = stream.take_rest();
+}
+
+fn look_at(packet: &QuorumPacket<'_>) {
+    let (_, _) = (packet.to_string(), packet.auth());
+    let _ = RequestBody::read(packet);
+    if let Some(data) = packet.data {
+        let _ = LearnerInfo::read(data);
+        let _ = txn::decode(data);
+        if let Ok((_, Some(extension))) = quorum::read_number_and_extension(data) {
+            let _ = Features::of(&extension).and(&Features::of(&extension));
+        }
+    }
+}
+
+/// A snapshot as a leader sends it, in pieces as long as its first byte says: what passes the bytes on and what reads
+/// them agree about where it ends.
+pub fn snapshot_stream(bytes: &[u8]) {
+    let Some((length, content)) = bytes.split_first() else { return };
+    let mut scanner = SnapshotScanner::new(1 << 20);
+    let mut reader = StreamReader::new(1 << 20);
+    let mut replay = TreeReplay::new(settings().tree.clone());
+    for piece in content.chunks(usize::from(*length) + 1) {
+        let Ok(passed) = scanner.push(piece) else { return };
+        let taken = reader.read(&piece[..passed], |item| {
+            match item {
+                Item::Session { id, timeout_ms } => replay.load_session(id, timeout_ms),
+                Item::Acl { id, list } => replay.load_acl(id, list),
+                Item::Node(node) => return load_node(&mut replay, node),
+                Item::End(_) => {}
+            }
+            Ok(())
+        });
+        if taken.is_err() {
+            return;
+        }
+        assert_eq!(scanner.is_end(), reader.is_whole());
+        if scanner.is_end() {
+            replay.snapshot_loaded(Zxid(1), None);
+            let _ = replay.finish().0.finish();
+            return;
+        }
+    }
 }
 
 /// A zoo.cfg; behind a zero byte, a dynamic file and `myid` as well.
